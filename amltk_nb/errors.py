@@ -1,0 +1,107 @@
+"""Every error that amltk_nb raises by itself.
+
+Each message says what happened, the likely cause and what to do next. Leaves also inherit the
+standard error that callers already catch::
+
+    AmltkError
+    ├── EventNotKnownError        (ValueError)          no event of that name here
+    ├── IllegalMoveError          (RuntimeError)        a state move that the table does not allow
+    ├── SchedulerNotRunningError  (RuntimeError)        work handed to a scheduler that takes none now
+    ├── SchedulerRunningError     (RuntimeError)        started twice
+    ├── NoRunningLoopError        (RuntimeError)        start() outside of an event loop
+    ├── ExecutorClosedError       (RuntimeError)        the user's executor was shut down
+    ├── CannotEndError            (RuntimeError)        the backend cannot end a running call
+    ├── CallNotFoundError         (KeyError)            no such call, or it left the history
+    ├── CommandError              (ValueError)          a message from the page that makes no sense
+    ├── MissingExtraError         (ImportError)         an optional library is not installed
+    ├── NotPicklableError         (TypeError, PicklingError)  something cannot travel to a worker
+    ├── PluginError               (RuntimeError)        a plugin attached wrongly, or its hook failed
+    └── WorkerDiedError           (BrokenProcessPool)   the process that ran the call is gone
+        └── WorkerStartError                            workers cannot start at all
+"""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures.process import BrokenProcessPool
+
+__all__ = [
+    "AmltkError",
+    "CallNotFoundError",
+    "CannotEndError",
+    "CommandError",
+    "EventNotKnownError",
+    "ExecutorClosedError",
+    "IllegalMoveError",
+    "MissingExtraError",
+    "NoRunningLoopError",
+    "NotPicklableError",
+    "PluginError",
+    "SchedulerNotRunningError",
+    "SchedulerRunningError",
+    "WorkerDiedError",
+    "WorkerStartError",
+]
+
+
+class AmltkError(Exception):
+    """The base of every error that amltk_nb raises by itself."""
+
+
+class EventNotKnownError(AmltkError, ValueError):
+    """An event name that the scheduler or task does not have; the message lists those it has."""
+
+
+class IllegalMoveError(AmltkError, RuntimeError):
+    """A state move that the table does not allow; the state is left as it was."""
+
+
+class SchedulerNotRunningError(AmltkError, RuntimeError):
+    """Work was handed to a scheduler that is not running, or no longer takes any."""
+
+
+class SchedulerRunningError(AmltkError, RuntimeError):
+    """A second start of a scheduler that is running."""
+
+
+class NoRunningLoopError(AmltkError, RuntimeError):
+    """`start()` was called where no event loop runs."""
+
+
+class ExecutorClosedError(AmltkError, RuntimeError):
+    """The executor that the user made has been shut down, so nothing can run on it."""
+
+
+class CannotEndError(AmltkError, RuntimeError):
+    """The backend has no way to end a call that is already running."""
+
+
+class CallNotFoundError(AmltkError, KeyError):
+    """No call of that id is known: it belongs elsewhere or has left the bounded history."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class CommandError(AmltkError, ValueError):
+    """A message from the page that names no known command or carries wrong arguments."""
+
+
+class MissingExtraError(AmltkError, ImportError):
+    """An optional library is needed and not installed; the message names the extra."""
+
+
+class NotPicklableError(AmltkError, TypeError, pickle.PicklingError):
+    """A function, argument or result cannot travel between processes; the message names it."""
+
+
+class PluginError(AmltkError, RuntimeError):
+    """A plugin was attached in a way it cannot serve, or one of its hooks failed."""
+
+
+class WorkerDiedError(AmltkError, BrokenProcessPool):
+    """The worker process that ran the call is gone; the message has its exit code or signal."""
+
+
+class WorkerStartError(WorkerDiedError):
+    """Worker processes cannot start; the message has what the last one said."""

@@ -1,0 +1,78 @@
+"""What surrounds the engine: a plain Python process, or the kernel of a notebook.
+
+The engine asks its surroundings through this one window and never knows which it is. A plain
+process is the default; `amltk_nb.notebook` puts its own `Host` in when it finds a kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from amltk_nb.scheduling.run import Run
+    from amltk_nb.scheduling.scheduler import Scheduler
+
+__all__ = ["Cell", "Host", "current", "use"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The notebook cell that runs now."""
+
+    id: str  # stable over re-runs of the same cell
+    execution: int  # counts up with every execution of any cell
+    label: str  # as shown: "[3]"
+
+
+class Host:
+    """A plain Python process; the notebook's host overrides what differs there."""
+
+    def cell(self) -> Cell | None:
+        """Say which cell is running, None outside notebooks."""
+        return None
+
+    def run_to_end(self, main: Callable[[], Coroutine[Any, Any, T]], *, debug: bool) -> T:
+        """Run a coroutine to its end and block until then.
+
+        Raises:
+            NoRunningLoopError: a loop already runs in this thread, which would deadlock.
+        """
+        return asyncio.run(main(), debug=debug)
+
+    def constructed(self, scheduler: Scheduler) -> None:
+        """Be told of a new scheduler."""
+
+    def started(self, run: Run, display: Any) -> None:
+        """Be told that a run began; a notebook shows its dashboard."""
+
+    async def finished(self, run: Run) -> None:
+        """Be told that a run ended, after its last event; a notebook freezes what it shows."""
+
+    def callback_output(self, run: Run, source: str) -> AbstractContextManager[None]:
+        """Say where a callback's prints go while it runs."""
+        return nullcontext()
+
+    def latest(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Find the newest definition of a function of the notebook; others stay what they are."""
+        return fn
+
+
+_host = Host()
+
+
+def current() -> Host:
+    """Return the host in use."""
+    return _host
+
+
+def use(host: Host) -> Host:
+    """Put another host in place; returns the one that was there."""
+    global _host
+    old, _host = _host, host
+    return old

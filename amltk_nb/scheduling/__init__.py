@@ -1,0 +1,1 @@
+"""The engine: knows no notebook, no widget, no rich."""

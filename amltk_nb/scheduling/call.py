@@ -1,0 +1,198 @@
+"""One submission as a value, and the future its caller waits on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from amltk_nb.scheduling.states import CALL_MOVES, ENDED, CallState, checked_move
+
+if TYPE_CHECKING:
+    from amltk_nb.scheduling.task import Task
+
+__all__ = ["Call", "Future", "Outcome"]
+
+T = TypeVar("T")
+
+
+class Future(asyncio.Future[T], Generic[T]):
+    """The handle on a call: an asyncio future that belongs to its scheduler.
+
+    `await future` waits without owning: interrupting the wait leaves the call alone. Only
+    `cancel()` takes the call back.
+    """
+
+    call: Call
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Take the call back, if it is still queued or its backend can end a running call.
+
+        Returns:
+            Whether the call ends as cancelled. False: it has ended, or cannot be ended.
+        """
+        return self.call.cancel() if not self.done() else False
+
+    def settle_cancelled(self) -> None:
+        """Become cancelled; the scheduler's part of `cancel()`, on the loop's thread."""
+        super().cancel()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self.done():
+            return self.result()
+        return (yield from asyncio.shield(self).__await__())
+
+    __iter__ = __await__
+
+    def __repr__(self) -> str:
+        return f"<Future of call {self.call.id}, {self.call.describe()}: {self.call.state}>"
+
+
+class Call:
+    """A function with its arguments on their way through the scheduler.
+
+    A call outlives its end in the scheduler's bounded history; it lets go of its future then, so
+    a big result lives only as long as somebody keeps the future.
+    """
+
+    __slots__ = (
+        "args",
+        "attempt",
+        "canceller",
+        "ended_at",
+        "error",
+        "fn",
+        "future",
+        "id",
+        "kwargs",
+        "output",
+        "payload",
+        "plugin_releases",
+        "resubmitted_from",
+        "result_text",
+        "run_fn",
+        "seconds",
+        "started_at",
+        "state",
+        "submitted_at",
+        "task",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the field's word for it
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        task: Task[..., Any] | None = None,
+        submitted_at: float = 0.0,
+    ) -> None:
+        """Make a queued call.
+
+        Args:
+            id: counts up from 1 within one scheduler.
+            fn: what the user submitted, before plugins.
+            args: positional arguments for it.
+            kwargs: keyword arguments for it.
+            task: the task it was submitted through, if any.
+            submitted_at: seconds since the epoch.
+        """
+        self.id = id
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.task = task
+        self.submitted_at = submitted_at
+        self.state = CallState.QUEUED
+        self.attempt = 1
+        self.run_fn = fn  # what is really run: plugins may wrap fn
+        self.future: Future[Any] | None = None
+        self.payload: Any = None  # what the backend made of it to send; its own business
+        self.plugin_releases: list[Callable[[], None]] | None = None
+        self.canceller: Callable[[Call], bool] | None = None
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.seconds: float | None = None
+        self.worker: str | None = None
+        self.error: BaseException | None = None
+        self.result_text: str | None = None
+        self.output: str = ""  # what it printed in its worker, bounded
+        self.resubmitted_from: int | None = None
+
+    def move(self, new: CallState) -> None:
+        """Go to another state.
+
+        Raises:
+            IllegalMoveError: the table of `states` has no such move; nothing is changed.
+        """
+        if new not in CALL_MOVES[self.state]:
+            checked_move(CALL_MOVES, self.state, new, what=f"call {self.id}")
+        self.state = new
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has its result, error or cancellation."""
+        return self.state in ENDED
+
+    def cancel(self) -> bool:
+        """Take it back; see `Future.cancel`."""
+        return self.canceller(self) if self.canceller is not None else False
+
+    def describe(self) -> str:
+        """Name its function, for messages."""
+        return getattr(self.fn, "__name__", None) or type(self.fn).__name__
+
+    def run_here(self) -> Any:
+        """Run it again in this process, for a debugger; nothing is recorded.
+
+        Returns:
+            What the function returns; what it raises is raised, so that `%debug` works.
+        """
+        return self.fn(*self.args, **self.kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Call {self.id} of {self.describe()}: {self.state}>"
+
+
+class Outcome:
+    """How one call ended, as its backend saw it; made on any thread.
+
+    Exactly one for each call that was handed to a backend.
+    """
+
+    __slots__ = ("call", "cancelled", "error", "output", "seconds", "started_at", "value", "worker")
+
+    def __init__(
+        self,
+        call: Call,
+        *,
+        value: Any = None,
+        error: BaseException | None = None,
+        cancelled: bool = False,
+        started_at: float | None = None,
+        seconds: float | None = None,
+        worker: str | None = None,
+        output: str = "",
+    ) -> None:
+        """Record an end.
+
+        Args:
+            call: the call that ended.
+            value: its result, if `error` is None and it was not cancelled.
+            error: what it raised.
+            cancelled: it was ended on purpose, or dropped before it began.
+            started_at: seconds since the epoch, when its function began.
+            seconds: how long its function ran.
+            worker: the name of the worker that ran it.
+            output: what it printed.
+        """
+        self.call = call
+        self.value = value
+        self.error = error
+        self.cancelled = cancelled
+        self.started_at = started_at
+        self.seconds = seconds
+        self.worker = worker
+        self.output = output

@@ -1,0 +1,106 @@
+"""The one interface between the scheduler and whatever runs its calls.
+
+The engine hands over batches of calls and is told of each call's end, exactly once, on any
+thread. A backend owns its workers from `open` to `close` and can be opened again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from amltk_nb.scheduling.call import Call, Outcome
+from amltk_nb.scheduling.snapshot import BackendRecord, WorkerRecord
+
+__all__ = ["Backend", "Listener"]
+
+
+class Listener(Protocol):
+    """What a backend may tell the engine. Every method may be called from any thread."""
+
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
+        """Report the ends of calls, which frees their slots; the next calls may start at once.
+
+        The engine may call `slots` and `start` from within, on this thread.
+        """
+
+    def returned(self, calls: Sequence[Call]) -> None:
+        """Give back calls that never began (their worker died first): they run elsewhere."""
+
+    def changed(self) -> None:
+        """Say that slots or workers changed."""
+
+    def log(self, source: str, level: str, text: str) -> None:
+        """Add to the log: what a worker logged or warned of outside of any call's output."""
+
+    def call_soon(self, fn: Callable[[], None]) -> None:
+        """Run `fn` on the loop's thread, soon."""
+
+
+class Backend(ABC):
+    """Runs calls somewhere.
+
+    `slots`, `start` and `end` are called under the engine's dispatch lock, so they must be quick,
+    must not block on a worker and must not call the listener on the same thread.
+    """
+
+    name: str  # shown in the views: "ProcessExecutor"
+    options: Mapping[str, Any]  # shown beside it: {"max_workers": 2}
+    n_workers: int  # how many calls can run at the same time
+    cannot_end: str | None = None  # why a running call cannot be ended; None: it can
+    batches: ClassVar[bool] = False  # whether several calls may travel in one `start`
+
+    @abstractmethod
+    def open(self, listener: Listener) -> None:
+        """Get ready to run calls; returns at once, anything slow goes on elsewhere.
+
+        Raises:
+            ExecutorClosedError: the user's executor behind it was shut down.
+        """
+
+    def prepare(self, call: Call) -> None:
+        """Make what travels (`call.payload`) at submission, so that later edits do not matter.
+
+        Raises:
+            NotPicklableError: naming the function or the argument that cannot travel.
+        """
+
+    @abstractmethod
+    def slots(self) -> int:
+        """How many more batches it takes at this moment; those on starting workers count."""
+
+    @abstractmethod
+    def start(self, calls: Sequence[Call]) -> None:
+        """Take over one batch, to be run in order by one worker. Sets each call's `worker`."""
+
+    def end(self, call: Call) -> bool:
+        """End one running call, and no other; its outcome comes as cancelled.
+
+        Returns:
+            Whether it is being ended. False: its end is already on the way, or cannot be caused.
+        """
+        return False
+
+    @abstractmethod
+    def close(self, *, end_running: bool) -> None:
+        """Give everything back; blocks until that is done, so the engine calls it off the loop.
+
+        Args:
+            end_running: end running calls, their child processes included, within 2 s, and
+                report them as cancelled; else wait for them. Where they cannot be ended, they
+                are reported as cancelled and left to finish unseen.
+        """
+
+    def workers(self) -> tuple[WorkerRecord, ...]:
+        """Say what each worker does now."""
+        return ()
+
+    def describe(self) -> BackendRecord:
+        """Say what it is, for the views."""
+        return BackendRecord(
+            name=self.name,
+            options=dict(self.options),
+            n_workers=self.n_workers,
+            cannot_end=self.cannot_end,
+        )

@@ -1,0 +1,158 @@
+"""What can be read of a scheduler: one frozen tree of plain records, and who is told of changes.
+
+Whatever shows a scheduler (text, HTML, the live widget, `records()`) reads a `Snapshot` and
+nothing else. Times are seconds since the epoch, UTC; durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from amltk_nb.scheduling.states import CallState, RunState
+
+__all__ = [
+    "BackendRecord",
+    "CallRecord",
+    "CallbackRecord",
+    "EventRecord",
+    "LogRecord",
+    "Observer",
+    "PluginRecord",
+    "RunRecord",
+    "Snapshot",
+    "TaskRecord",
+    "WorkerRecord",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackRecord:
+    """One registered callback of one event."""
+
+    text: str  # as its author would write it: "def print_hello() -> None"
+    name: str  # "print_hello"
+    n_calls: int = 0  # rounds it was called; a round of repeat=3 counts once
+    n_errors: int = 0
+    cell: str | None = None  # the label of the notebook cell it comes from: "[3]"
+    hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """One event of one emitter."""
+
+    name: str  # as shown after the @: "on_start"
+    count: int = 0
+    callbacks: tuple[CallbackRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginRecord:
+    """One plugin of one task; `state` is what its `state()` returned, plain values only."""
+
+    name: str
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """One registered function."""
+
+    ref: str  # "Task-collatz-1"
+    function: str  # "collatz"
+    signature: str  # "collatz(n: int) -> int"
+    events: tuple[EventRecord, ...] = ()
+    plugins: tuple[PluginRecord, ...] = ()
+    counts: Mapping[CallState, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """One call; short texts only, so that a thousand of them stay small."""
+
+    id: int  # counts up from 1 per scheduler, in order of submission
+    task: str | None  # the task's ref; None for a bare scheduler.submit
+    function: str
+    args: str  # "12, depth=3", at most some 120 characters
+    state: CallState
+    submitted_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    seconds: float | None = None  # of running, as measured by the worker
+    worker: str | None = None  # "worker-1"
+    attempt: int = 1
+    error: str | None = None  # "ValueError: bad C", one line
+    resubmitted_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """One worker of the backend."""
+
+    name: str
+    state: str  # "starting", "idle" or "busy"
+    pid: int | None = None
+    call: int | None = None  # the id of the call it runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendRecord:
+    """What runs the calls, and what can be asked of it."""
+
+    name: str  # "ProcessExecutor"
+    options: Mapping[str, Any] = field(default_factory=dict)  # {"max_workers": 2}
+    n_workers: int = 0
+    cannot_end: str | None = None  # why a running call cannot be ended; None: it can
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRecord:
+    """One line block of the log: what a callback printed, a worker logged, or the engine says."""
+
+    id: int
+    at: float
+    source: str  # "on_result · record", "worker-1", "scheduler"
+    level: str  # "print", "debug", "info", "warning", "error"
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """The present run, or the last one."""
+
+    state: RunState
+    n: int = 0  # which run of this scheduler; 0: none yet
+    started_at: float | None = None
+    ended_at: float | None = None
+    elapsed_s: float = 0.0
+    code: str | None = None  # "exhausted", "stopped", …, once finished
+    reason: str | None = None  # stop_msg, or the error in one line
+    stopping_since: float | None = None
+    cannot_start: str | None = None  # why a start button would fail; None: it would work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A scheduler at one moment. `version` grows with every change that could be seen."""
+
+    version: int
+    name: str
+    run: RunRecord
+    backend: BackendRecord
+    counts: Mapping[CallState, int]  # over all runs, all five states
+    events: tuple[EventRecord, ...]  # the scheduler's own
+    tasks: tuple[TaskRecord, ...] = ()
+    calls: tuple[CallRecord, ...] = ()  # bounded: running, then next in the queue, then latest ended
+    workers: tuple[WorkerRecord, ...] = ()
+    log: tuple[LogRecord, ...] = ()  # the bounded tail, oldest first
+    now: float = 0.0  # when it was taken
+    n_calls_hidden: int = 0  # calls that exist and are not among `calls`
+
+
+class Observer(Protocol):
+    """Something that wants to know that a snapshot would look different now."""
+
+    def changed(self) -> None:
+        """Be told, on any thread; must return at once and must not call the scheduler."""
