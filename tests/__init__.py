@@ -1,0 +1,1 @@
+"""The tests mirror the package; what drives kernels and browsers has a folder of its own."""

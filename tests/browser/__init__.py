@@ -1,0 +1,1 @@
+"""Tests in a real JupyterLab with a real Chromium: see `conftest.py` for the fixtures."""
