@@ -70,12 +70,12 @@ class Call:
         "plugin_releases",
         "resubmitted_from",
         "result_text",
-        "run_fn",
         "seconds",
         "started_at",
         "state",
         "submitted_at",
         "task",
+        "work",
         "worker",
     )
 
@@ -107,7 +107,9 @@ class Call:
         self.submitted_at = submitted_at
         self.state = CallState.QUEUED
         self.attempt = 1
-        self.run_fn = fn  # what is really run: plugins may wrap fn
+        # What is really run, after plugins; let go of at the end. fn and its arguments stay as
+        # the user gave them, for the views and for resubmitting.
+        self.work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] = (fn, args, kwargs)
         self.future: Future[Any] | None = None
         self.payload: Any = None  # what the backend made of it to send; its own business
         self.plugin_releases: list[Callable[[], None]] | None = None

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.snapshot import BackendRecord, WorkerRecord
 
-__all__ = ["Backend", "Listener"]
+__all__ = ["Backend", "Listener", "adopt", "open_backend"]
+
+# The family's members, loaded on use: each may need a library of its own.
+_MEMBERS = {
+    "processes": ("amltk_nb.scheduling.executors.process", "ProcessBackend"),
+    "threads": ("amltk_nb.scheduling.executors.local", "ThreadBackend"),
+    "sequential": ("amltk_nb.scheduling.executors.local", "SequentialBackend"),
+    "foreign": ("amltk_nb.scheduling.executors.foreign", "ForeignBackend"),
+}
 
 
 class Listener(Protocol):
@@ -104,3 +113,40 @@ class Backend(ABC):
             n_workers=self.n_workers,
             cannot_end=self.cannot_end,
         )
+
+
+def open_backend(kind: str, **options: Any) -> Backend:
+    """Make a backend by the name of its kind.
+
+    Args:
+        kind: "processes", "threads", "sequential" or "foreign".
+        options: what that backend's constructor takes.
+    """
+    module, name = _MEMBERS[kind]
+    backend: Backend = getattr(import_module(module), name)(**options)
+    return backend
+
+
+def adopt(executor: Any, *, terminate: bool | Callable[[Any], object], capture_output: bool) -> Backend:
+    """Make a backend of whatever the user passed as executor.
+
+    Args:
+        executor: a backend, any `concurrent.futures.Executor`, or None for local processes.
+        terminate: see `Scheduler`.
+        capture_output: see `Scheduler`.
+
+    Raises:
+        TypeError: something that runs nothing.
+    """
+    if isinstance(executor, Backend):
+        return executor
+    if executor is None or executor is Ellipsis:
+        return open_backend("processes", capture_output=capture_output)
+    if getattr(executor, "is_sequential", False):
+        return open_backend("sequential")
+    if not callable(getattr(executor, "submit", None)) or isinstance(executor, type):
+        raise TypeError(
+            f"Scheduler({executor!r}): pass a concurrent.futures.Executor, or use "
+            "Scheduler.with_processes(2), .with_threads(2) or .with_sequential()."
+        )
+    return open_backend("foreign", executor=executor, terminate=terminate)

@@ -1,0 +1,115 @@
+"""What the scheduler remembers: ended calls, counts and a log, all bounded."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+from amltk_nb.scheduling.call import Call
+from amltk_nb.scheduling.snapshot import LogRecord
+from amltk_nb.scheduling.states import CallState
+
+__all__ = ["History", "short_repr"]
+
+_LOG_LINES = 500
+_LOG_TEXT = 10_000  # characters per entry
+_PLAIN = (int, float, bool, complex, type(None))
+
+
+class History:
+    """Remembers the last `size` calls that ended; failures are kept apart, so they stay longer."""
+
+    def __init__(self, size: int, *, clock: Callable[[], float]) -> None:
+        """Start with nothing.
+
+        Args:
+            size: how many ended calls to keep, and as many failed ones besides.
+            clock: gives seconds since the epoch.
+
+        Raises:
+            ValueError: a negative size.
+        """
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise ValueError(f"history={size!r}: use the number of ended calls to keep, 0 or more.")
+        self.counts: Counter[CallState] = Counter()
+        self.log_tail: deque[LogRecord] = deque(maxlen=_LOG_LINES)
+        self._others: deque[Call] = deque(maxlen=size)
+        self._failed: deque[Call] = deque(maxlen=size)
+        self._by_id: dict[int, Call] = {}
+        self._clock = clock
+        self._log_ids = count(1)
+
+    def add(self, call: Call) -> None:
+        """Remember a call that has just ended."""
+        self.counts[call.state] += 1
+        kept = self._failed if call.state is CallState.FAILED else self._others
+        if kept.maxlen == 0:
+            return
+        if len(kept) == kept.maxlen:
+            del self._by_id[kept[0].id]
+        kept.append(call)
+        self._by_id[call.id] = call
+
+    def get(self, call_id: int) -> Call | None:
+        """Return a remembered call by its id."""
+        return self._by_id.get(call_id)
+
+    def failed(self) -> list[Call]:
+        """Return the remembered failures, oldest first."""
+        return list(self._failed)
+
+    def latest(self) -> Iterator[Call]:
+        """Go through all remembered calls, the one that ended last first."""
+        # Two deques in order of ending, merged; copies, because a callback may add meanwhile.
+        others, failed = list(self._others), list(self._failed)
+        while others and failed:
+            newer = others if (others[-1].ended_at or 0) >= (failed[-1].ended_at or 0) else failed
+            yield newer.pop()
+        yield from reversed(others or failed)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def log(self, source: str, level: str, text: str) -> None:
+        """Add to the log; a very long text keeps its beginning and its end."""
+        if len(text) > _LOG_TEXT:
+            half = _LOG_TEXT // 2
+            text = f"{text[:half]}\n… {len(text) - _LOG_TEXT} characters left out …\n{text[-half:]}"
+        self.log_tail.append(
+            LogRecord(id=next(self._log_ids), at=self._clock(), source=source, level=level, text=text)
+        )
+
+
+def short_repr(value: Any, limit: int = 60) -> str:
+    """Show a value in at most `limit` characters, whatever its `__repr__` does.
+
+    Args:
+        value: anything; containers are shown by their first few items, so that a list of a
+            million numbers costs no more than a short one.
+        limit: characters.
+    """
+    if type(value) in _PLAIN:
+        text = repr(value)
+    elif isinstance(value, str | bytes):
+        text = repr(value[: limit + 1])
+    else:
+        text = _guarded_repr(value, limit)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _guarded_repr(value: Any, limit: int) -> str:
+    import reprlib  # noqa: PLC0415 - most calls carry plain values only
+
+    shortener = reprlib.Repr()
+    shortener.maxother = shortener.maxlong = limit
+    shortener.maxstring = limit
+    if hasattr(value, "shape") and hasattr(value, "dtype"):  # arrays: their repr is slow and long
+        return f"<{type(value).__name__} {tuple(value.shape)} {value.dtype}>"
+    if callable(value) and hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    try:
+        return shortener.repr(value)
+    except Exception as error:  # noqa: BLE001 - a user's __repr__ must not fail the call
+        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"

@@ -1,0 +1,1 @@
+"""What can be hung on a task: one interface (`base`) and its members."""

@@ -1,0 +1,176 @@
+"""A function registered with a scheduler, its events and its plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
+
+from amltk_nb import host
+from amltk_nb.errors import PluginError, SchedulerNotRunningError
+from amltk_nb.events import TASK_EVENTS, Emitter, Event, Subscriber
+from amltk_nb.scheduling.call import Call, Future
+from amltk_nb.scheduling.plugins.base import Plugin, as_plugins
+
+if TYPE_CHECKING:
+    from amltk_nb.scheduling.scheduler import Scheduler
+
+__all__ = ["Task"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Task(Emitter, Generic[P, R]):
+    """A function to be run by a scheduler, again and again, with events of its own.
+
+    Subclass it to add events: make them class attributes and subscribers of them in `__init__`.
+    """
+
+    SUBMITTED: ClassVar[Event[..., Any]] = Event("on_submitted")
+    DONE: ClassVar[Event[..., Any]] = Event("on_done")
+    RESULT: ClassVar[Event[..., Any]] = Event("on_result")
+    RETURNED: ClassVar[Event[..., Any]] = Event("on_returned")
+    EXCEPTION: ClassVar[Event[..., Any]] = Event("on_exception")
+    CANCELLED: ClassVar[Event[..., Any]] = Event("on_cancelled")
+    F_RETURNED: ClassVar[Event[..., Any]] = Event("on_f_returned")
+    F_EXCEPTION: ClassVar[Event[..., Any]] = Event("on_f_exception")
+    F_CANCELLED: ClassVar[Event[..., Any]] = Event("on_f_cancelled")
+
+    on_submitted: Subscriber[..., Any]
+    on_done: Subscriber[..., Any]
+    on_result: Subscriber[..., Any]
+    on_returned: Subscriber[..., Any]
+    on_exception: Subscriber[..., Any]
+    on_cancelled: Subscriber[..., Any]
+    on_f_returned: Subscriber[..., Any]
+    on_f_exception: Subscriber[..., Any]
+    on_f_cancelled: Subscriber[..., Any]
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        scheduler: Scheduler,
+        *,
+        name: str | None = None,
+        plugins: Plugin | Iterable[Plugin] = (),
+        late: bool = True,
+    ) -> None:
+        """Register a function.
+
+        Args:
+            function: what to run; a function of a notebook is looked up by its name at every
+                submission, so an edited cell takes effect at once.
+            scheduler: who runs it.
+            name: what to call it; its own name if None.
+            plugins: one or several, consulted in this order.
+            late: False pins the function as it is now.
+
+        Raises:
+            TypeError: the function cannot be called, or the scheduler is none.
+            PluginError: a plugin refuses this task.
+        """
+        if not callable(function):
+            raise TypeError(f"Task({function!r}): pass the function itself, without calling it.")
+        if not hasattr(scheduler, "register_task"):
+            raise TypeError(f"Task(..., {scheduler!r}): pass the Scheduler that shall run it.")
+        self.name = name or getattr(function, "__name__", None) or type(function).__name__
+        super().__init__(self.name, specs=TASK_EVENTS)
+        self.scheduler = scheduler
+        self.plugins: list[Plugin] = []
+        self._function = function
+        self._late = late
+        self._calls: dict[int, Call] = {}  # accepted and not ended
+        self.n_called = 0  # accepted calls, over all runs
+        for spec in TASK_EVENTS:
+            setattr(self, spec.name, self.subscriber(spec.name))
+        self.submitted = self.channel(self.SUBMITTED)
+        self.ref = scheduler.register_task(self)
+        for plugin in as_plugins(plugins):
+            self.attach_plugin(plugin)
+
+    @property
+    def function(self) -> Callable[P, R]:
+        """The function as it is defined now."""
+        return host.current().latest(self._function) if self._late else self._function
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R] | None:
+        """Have the function run with these arguments.
+
+        Returns:
+            A future of its result; None if a plugin refused.
+
+        Raises:
+            SchedulerNotRunningError: the scheduler does not take calls now.
+        """
+        return self.scheduler.accept(self.function, args, kwargs, task=self)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Future[R] | None:
+        """Submit, or return None if the scheduler does not take calls now."""
+        try:
+            return self.submit(*args, **kwargs)
+        except SchedulerNotRunningError:
+            return None
+
+    def map(self, *iterables: Iterable[Any]) -> list[Future[R]]:
+        """Submit once per element of the iterables, as the builtin `map` would call.
+
+        Returns:
+            The futures, in order, without those that a plugin refused.
+        """
+        futures = (self.submit(*args) for args in zip(*iterables, strict=False))  # type: ignore[call-arg]
+        return [future for future in futures if future is not None]
+
+    def resubmit(self, call: Call | Future[R], *args: P.args, **kwargs: P.kwargs) -> Future[R] | None:
+        """Run a call again; see `Scheduler.resubmit`."""
+        return self.scheduler.resubmit(call, *args, **kwargs)
+
+    def cancel(self) -> int:
+        """Cancel its calls that are still queued; returns how many."""
+        return sum(self.scheduler.cancel_queued(call) for call in list(self._calls.values()))
+
+    def futures(self) -> list[Future[R]]:
+        """List the futures of calls that have not ended."""
+        return [call.future for call in list(self._calls.values()) if call.future is not None]
+
+    @property
+    def queue(self) -> list[Future[R]]:
+        """The same as `futures()`."""
+        return self.futures()
+
+    @property
+    def n_running(self) -> int:
+        """How many of its calls are queued or running."""
+        return len(self._calls)
+
+    def running(self) -> bool:
+        """Say whether any of its calls has not ended."""
+        return bool(self._calls)
+
+    def attach_plugin(self, plugin: Plugin) -> None:
+        """Hang a plugin on this task, behind those that are there.
+
+        Raises:
+            PluginError: it is there already, or refuses this task; nothing is attached then.
+        """
+        (plugin,) = as_plugins((plugin,))
+        if any(plugin is other for other in self.plugins):
+            raise PluginError(f"this {plugin.name!r} plugin is attached to {self.ref} already.")
+        plugin.attach_task(self)
+        self.add_event(*plugin.events())
+        self.plugins.append(plugin)
+
+    def announce(self, event: Event[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Emit an event on the loop's thread, whatever thread this is: for plugins."""
+        self.scheduler.on_loop(lambda: self.emit(event, *args, **kwargs))
+
+    def began(self, call: Call) -> None:
+        """Count a call in; the scheduler's part."""
+        self.n_called += 1
+        self._calls[call.id] = call
+
+    def ended(self, call: Call) -> None:
+        """Count a call out; the scheduler's part."""
+        self._calls.pop(call.id, None)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.ref}: {self.n_running} in flight, {self.n_called} called>"
