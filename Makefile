@@ -43,16 +43,16 @@ $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12" % sys.version_info[:2])'
 	@echo "Making $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --upgrade pip
+	@$(PY) -m pip install -qq --upgrade pip
 
 $(VENV)/.lab: pyproject.toml | $(PY)
 	@echo "Installing amltk_nb and JupyterLab into $(VENV) …"
-	@$(PY) -m pip install --quiet --editable . --group notebooks
+	@$(PY) -m pip install -qq --editable . --group notebooks
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(PY)
 	@echo "Installing amltk_nb and all that its tests need into $(VENV) …"
-	@$(PY) -m pip install --quiet --editable . --group dev
+	@$(PY) -m pip install -qq --editable . --group dev
 	@touch $@
 
 $(JS)/node_modules/.package-lock.json: $(JS)/package-lock.json $(VENV)/.dev

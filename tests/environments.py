@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,11 +60,11 @@ class Environment:
         return self.python
 
     def _fingerprint(self, base: str) -> str:
-        digest = hashlib.sha256(repr((self.install, base)).encode())
-        for path in ("pyproject.toml", "binder/requirements.txt", "binder/postBuild"):
-            if (ROOT / path).exists():
-                digest.update((ROOT / path).read_bytes())
-        return digest.hexdigest()
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        parts = [self.install, base, project["project"], project["dependency-groups"]]
+        if self.after:
+            parts += [path.read_text() for path in sorted((ROOT / "binder").iterdir())]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def _make(self, base: str) -> None:
         print(f"Making .venvs/{self.name} …", flush=True)
@@ -71,7 +72,7 @@ class Environment:
         shutil.rmtree(target, ignore_errors=True)
         flags = [] if self.with_pip else ["--without-pip"]
         subprocess.run([base, "-m", "venv", *flags, str(target)], check=True)
-        pip = [sys.executable, "-m", "pip", "--python", str(self.python), "install", "--quiet"]
+        pip = [sys.executable, "-m", "pip", "--python", str(self.python), "install", "-qq"]
         subprocess.run([*pip, *self.install], check=True, cwd=ROOT)
         if self.after:
             path = f"{self.python.parent}{os.pathsep}{os.environ['PATH']}"
