@@ -1,0 +1,260 @@
+"""What the page may ask for: a table of known names, checked arguments, public methods.
+
+A message is ``{"kind": "command", "id": n, "name": ..., "args": {...}}``, its answer
+``{"kind": "reply", "id": n, "ok": ..., "error": ..., "value": ...}``. Whatever a message holds,
+nothing of it is evaluated or imported: it can only choose a row of this table.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import reprlib
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from amltk_nb.errors import AmltkError, CommandError
+from amltk_nb.scheduling.states import CallState
+from amltk_nb.views.model import call_record, safe_text
+
+if TYPE_CHECKING:
+    from amltk_nb.scheduling.call import Call
+    from amltk_nb.scheduling.scheduler import Scheduler
+
+__all__ = ["COMMANDS", "Command", "command_of", "dispatch_command"]
+
+_log = logging.getLogger(__name__)
+
+MAX_ROWS = 200
+MAX_CHARACTERS = 100_000  # of each text in a detail
+MAX_PARAMETERS = 100
+
+Args = Mapping[str, Any]
+Check = Callable[[str, object], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One thing the page may ask for."""
+
+    handler: Callable[[Scheduler, Args], Any]  # its return value is the reply's value
+    checks: Mapping[str, Check] = field(default_factory=dict)  # by argument; all others refused
+    any_thread: bool = False  # its method promises to act at once on whatever thread
+
+
+def dispatch_command(scheduler: Scheduler, message: object) -> dict[str, Any]:
+    """Do what a message asks for and return the reply; bad input never raises.
+
+    Args:
+        scheduler: only its public methods are called.
+        message: whatever came from the page.
+    """
+    number = message.get("id") if isinstance(message, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool):
+        number = None
+    try:
+        value = _run(scheduler, message)
+    except AmltkError as error:
+        return _reply(number, error=safe_text(error, 1_000))
+    except Exception as error:  # the page must hear of it; the kernel's handler would swallow it
+        _log.exception("A command of the dashboard failed")
+        return _reply(number, error=safe_text(f"{type(error).__name__}: {_said(error)}", 1_000))
+    return _reply(number, value=value)
+
+
+def command_of(message: object) -> tuple[Command, dict[str, Any]]:
+    """Return the row of the table that a message means, and its checked arguments.
+
+    Raises:
+        CommandError: no such command, or wrong arguments; the message says which are right.
+    """
+    if not isinstance(message, dict) or message.get("kind") != "command":
+        raise CommandError("This is not a command: a dict with kind, id, name and args is needed.")
+    name, args = message.get("name"), message.get("args", {})
+    command = COMMANDS.get(name) if isinstance(name, str) else None
+    if command is None:
+        known = ", ".join(sorted(COMMANDS))
+        raise CommandError(f"No command {_short(name)}; there are {known}.")
+    if not isinstance(args, dict):
+        raise CommandError(f"The arguments of {name} must be a dict, not {_short(args)}.")
+    unknown = [key for key in args if key not in command.checks]
+    if unknown:
+        takes = ", ".join(command.checks) or "no arguments"
+        raise CommandError(f"{name} takes {takes}, not {_short(unknown)}.")
+    return command, {key: check(key, args.get(key)) for key, check in command.checks.items()}
+
+
+def _run(scheduler: Scheduler, message: object) -> Any:
+    command, args = command_of(message)
+    return command.handler(scheduler, args)
+
+
+def _reply(number: int | None, *, value: Any = None, error: str | None = None) -> dict[str, Any]:
+    return {"kind": "reply", "id": number, "ok": error is None, "error": error, "value": value}
+
+
+def _call_id(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CommandError(
+            f"{name} must be the id of a call, an int from 1; it is {_short(value)}."
+        )
+    return value
+
+
+def _optional_id(name: str, value: object) -> int | None:
+    return None if value is None else _call_id(name, value)
+
+
+def _optional_state(name: str, value: object) -> CallState | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value in set(CallState):
+        return CallState(value)
+    states = ", ".join(CallState)
+    raise CommandError(f"{name} must be None or one of {states}; it is {_short(value)}.")
+
+
+def _limit(name: str, value: object) -> int:
+    if value is None:
+        return MAX_ROWS
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_ROWS:
+        raise CommandError(f"{name} must be an int from 1 to {MAX_ROWS}; it is {_short(value)}.")
+    return value
+
+
+def _snapshot(scheduler: Scheduler, args: Args) -> None:
+    """Do nothing here: whoever sends the messages answers it with a full model."""
+
+
+def _start(scheduler: Scheduler, args: Args) -> None:
+    # The page that asks is a display already; another one would land under some random cell.
+    scheduler.start(display=False)
+
+
+def _pause(scheduler: Scheduler, args: Args) -> None:
+    scheduler.pause()
+
+
+def _resume(scheduler: Scheduler, args: Args) -> None:
+    scheduler.resume()
+
+
+def _stop(scheduler: Scheduler, args: Args) -> None:
+    scheduler.stop()
+
+
+def _stop_now(scheduler: Scheduler, args: Args) -> None:
+    scheduler.stop(wait=False)
+
+
+def _cancel(scheduler: Scheduler, args: Args) -> dict[str, Any]:
+    return {"cancelled": bool(scheduler.cancel(scheduler.find_call(args["call"])))}
+
+
+def _resubmit(scheduler: Scheduler, args: Args) -> dict[str, Any]:
+    future = scheduler.resubmit(scheduler.find_call(args["call"]))
+    return {"call": future.call.id if future is not None else None}
+
+
+def _resubmit_failed(scheduler: Scheduler, args: Args) -> dict[str, Any]:
+    futures = [scheduler.resubmit(call) for call in scheduler.failed_calls()]
+    return {"n": sum(future is not None for future in futures)}
+
+
+def _rows(scheduler: Scheduler, args: Args) -> dict[str, Any]:
+    calls = scheduler.calls(state=args["state"], before=args["before"], limit=args["limit"])
+    return {"rows": [call_record(call) for call in calls[:MAX_ROWS]]}
+
+
+def _detail(scheduler: Scheduler, args: Args) -> dict[str, Any]:
+    call = scheduler.find_call(args["call"])
+    return {
+        "call": call.id,
+        "state": str(call.state),
+        "function": safe_text(call.describe(), 1_000),
+        "arguments": _arguments(call),
+        "result": None if call.result_text is None else safe_text(call.result_text, MAX_CHARACTERS),
+        "error": None if call.error is None else _error_text(call.error),
+        "output": safe_text(call.output, MAX_CHARACTERS, keep="end") if call.output else None,
+        "resubmitted_from": call.resubmitted_from,
+    }
+
+
+def _arguments(call: Call) -> list[dict[str, str]]:
+    """Return the arguments with their parameters' names, where the signature tells them."""
+    named: list[tuple[str, object]]
+    try:
+        named = list(inspect.signature(call.fn).bind(*call.args, **call.kwargs).arguments.items())
+    except (TypeError, ValueError):  # builtins without a signature, and calls that do not fit
+        named = [(str(i), value) for i, value in enumerate(call.args)]
+        named += list(call.kwargs.items())
+    budget = MAX_CHARACTERS // max(1, min(len(named), MAX_PARAMETERS))
+    return [
+        {"name": safe_text(name, 200), "text": _text_of(value, budget)}
+        for name, value in named[:MAX_PARAMETERS]
+    ]
+
+
+def _error_text(error: BaseException) -> str:
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:  # the exception's own code may fail while it is being printed
+        text = f"{type(error).__name__}: {_said(error)}"
+    return safe_text(text, MAX_CHARACTERS, keep="end")
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "<no text: its str() raised>"
+
+
+def _short(value: object) -> str:
+    return safe_text(reprlib.repr(value), 200)
+
+
+class _BoundedRepr(reprlib.Repr):
+    """A repr that stops once it has made enough text, however wide and deep the value is."""
+
+    def __init__(self, n_characters: int) -> None:
+        super().__init__()
+        self._n_left = n_characters
+        self.maxlevel = 20
+        self.maxstring = self.maxlong = self.maxother = n_characters
+        for kind in ("tuple", "list", "dict", "set", "frozenset", "deque", "array"):
+            setattr(self, f"max{kind}", 1_000)
+
+    def repr1(self, x: Any, level: int) -> str:
+        if self._n_left <= 0:
+            return "…"
+        text = super().repr1(x, level)
+        if not isinstance(x, tuple | list | dict | set | frozenset):  # their items have counted
+            self._n_left -= len(text)
+        return text
+
+
+def _text_of(value: object, limit: int) -> str:
+    try:
+        return safe_text(_BoundedRepr(limit).repr(value), limit)
+    except Exception as error:  # reprlib goes by type names, which a user's class may share
+        return f"<{type(value).__name__} whose repr() raised {type(error).__name__}>"
+
+
+_CALL: Mapping[str, Check] = {"call": _call_id}
+
+COMMANDS: dict[str, Command] = {
+    "snapshot": Command(_snapshot),
+    "start": Command(_start),
+    "pause": Command(_pause, any_thread=True),
+    "resume": Command(_resume, any_thread=True),
+    "stop": Command(_stop, any_thread=True),
+    "stop_now": Command(_stop_now, any_thread=True),
+    "cancel": Command(_cancel, _CALL, any_thread=True),
+    "resubmit": Command(_resubmit, _CALL),
+    "resubmit_failed": Command(_resubmit_failed),
+    "detail": Command(_detail, _CALL),
+    "rows": Command(_rows, {"state": _optional_state, "before": _optional_id, "limit": _limit}),
+}

@@ -1,0 +1,326 @@
+"""The live dashboard: an anywidget over one scheduler.
+
+::
+
+    engine ──changed() on any thread──▶ flag ──loop──▶ Feed: snapshot → model → patch ──▶ page
+    page ──message on any thread──▶ command ──at once, or posted to the loop──▶ reply
+
+Kernels run a message's handler on whatever thread they chose, and it changes from click to
+click. So a handler only calls what promises to act on any thread, and posts everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from amltk_nb.errors import CommandError
+from amltk_nb.scheduling.states import RunState
+from amltk_nb.views.commands import command_of, dispatch_command
+from amltk_nb.views.model import SCHEMA, Model, Patch, diff, to_model
+
+if TYPE_CHECKING:
+    from amltk_nb.scheduling.scheduler import Scheduler
+    from amltk_nb.scheduling.snapshot import Snapshot
+
+__all__ = ["VIEWS", "Dashboard", "Feed"]
+
+_log = logging.getLogger(__name__)
+_STATIC = Path(__file__).parent / "static"
+
+VIEWS = ("header", "controls", "events", "queue", "plugins", "log")
+
+PATCH_GAP_S = 0.2  # five patches a second at most
+QUIET_GAP_S = 1.0  # and one a second …
+QUIET_AFTER_S = 60.0  # … after a minute of nothing new
+BEAT_S = 1.0  # a live run says so at least this often, else "busy" and "idle" look alike
+BULK_BYTES_PER_S = 50_000  # rows of calls and log lines are held back above this …
+BULK_HELD_S = 1.0  # … but never longer than this
+_ROW_BYTES = 200
+
+_LIVE = {RunState.RUNNING, RunState.PAUSED, RunState.STOPPING}
+
+
+class Feed:
+    """Decides what to send and when; knows neither widgets nor clocks.
+
+    Used on one thread, `mark` excepted.
+    """
+
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], send: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Make a feed that nobody listens to yet.
+
+        Args:
+            snapshot: takes the present snapshot.
+            send: sends one message to all pages.
+        """
+        self._snapshot = snapshot
+        self._send = send
+        self._sent: Model = {}  # what the pages have
+        self._version = 0  # of what the pages have
+        self._dirty = True
+        self._wants_full = False
+        self._live = False
+        self._next_at = self._bulk_at = self._sent_at = self._new_at = float("-inf")
+        self.listening = False
+
+    def mark(self) -> bool:
+        """Note that something changed, on any thread; True if that has to be looked at soon."""
+        if self._dirty:
+            return False
+        self._dirty = True
+        return self.listening
+
+    def hello(self) -> None:
+        """Note that a page listens and needs everything."""
+        self.listening = self._wants_full = True
+
+    def step(self, now: float, at: float) -> float | None:
+        """Send what is due.
+
+        Args:
+            now: seconds of a monotonic clock.
+            at: seconds since the epoch, for the page to set its clocks by.
+
+        Returns:
+            Seconds until the next step; None: not before the next `mark` or `hello`.
+        """
+        if not self.listening:
+            return None
+        if now < self._next_at - 1e-6:  # the sums of floats that timers make
+            return self._next_at - now
+        if self._wants_full:
+            self._send_full(now, at)
+        elif self._dirty:
+            self._send_patch(now, at)
+        elif self._live and now - self._sent_at >= BEAT_S:
+            self._send_at(now, {"kind": "beat", "at": at})
+        return self._delay(now)
+
+    def final(self, at: float) -> None:
+        """Send everything for the last time and listen no more."""
+        if self.listening:
+            self._send({**self._full(at), "kind": "final"})
+        self.listening = False
+
+    def _delay(self, now: float) -> float | None:
+        if self._dirty or self._wants_full:
+            return max(0.0, self._next_at - now)
+        return max(0.0, self._sent_at + BEAT_S - now) if self._live else None
+
+    def _take(self) -> Model:
+        self._dirty = False  # before the look, so that a change during it is not lost
+        snapshot = self._snapshot()
+        self._live = snapshot.run.state in _LIVE
+        return to_model(snapshot)
+
+    def _full(self, at: float) -> dict[str, Any]:
+        self._sent = self._take()
+        self._version += 1
+        return {
+            "kind": "full",
+            "schema": SCHEMA,
+            "version": self._version,
+            "at": at,
+            "model": self._sent,
+        }
+
+    def _send_full(self, now: float, at: float) -> None:
+        self._wants_full = False
+        self._next_at = now + PATCH_GAP_S
+        self._new_at = now
+        self._send_at(now, self._full(at))
+
+    def _send_patch(self, now: float, at: float) -> None:
+        model = self._take()
+        if now < self._bulk_at - 1e-6:
+            model |= {"calls": self._sent["calls"], "log": self._sent["log"]}
+            self._dirty = True
+        patch = diff(self._sent, model)
+        if patch is not None:
+            self._sent, self._new_at = model, now
+            self._version += 1
+            message = {"kind": "patch", "base": self._version - 1, "version": self._version}
+            self._send_at(now, {**message, "at": at, "patch": patch})
+            self._bulk_at = max(self._bulk_at, now + _held_s(patch))
+        quiet = now - self._new_at > QUIET_AFTER_S
+        self._next_at = now + (QUIET_GAP_S if quiet else PATCH_GAP_S)
+
+    def _send_at(self, now: float, message: dict[str, Any]) -> None:
+        self._sent_at = now
+        self._send(message)
+
+
+def _held_s(patch: Patch) -> float:
+    """Return for how long a patch's rows have used up what may be sent."""
+    n_rows = len(patch.get("calls", {}).get("upsert", ()))
+    lines = patch.get("log", {}).get("upsert", {}).values()
+    n_bytes = _ROW_BYTES * n_rows + sum(_ROW_BYTES + len(line["text"]) for line in lines)
+    return min(BULK_HELD_S, float(n_bytes) / BULK_BYTES_PER_S)
+
+
+class Dashboard(anywidget.AnyWidget):
+    """The live view of a scheduler, with buttons that steer it."""
+
+    _esm = _STATIC / "widget.js"
+    _css = _STATIC / "widget.css"
+    views = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    _ended = True  # until it is made: `__del__` closes what a ValueError left unmade, too
+
+    def __init__(self, scheduler: Scheduler, views: Sequence[str] = VIEWS) -> None:
+        """Make a dashboard; it costs nothing until a page shows it.
+
+        Args:
+            scheduler: what is shown and steered.
+            views: which parts to show, of `VIEWS`.
+
+        Raises:
+            ValueError: an unknown view, or none at all.
+        """
+        unknown = [view for view in views if view not in VIEWS]
+        if unknown or not views:
+            raise ValueError(f"views must be some of {', '.join(VIEWS)}; got {list(views)}.")
+        # Messages can come as soon as the comm opens, so all they need is there before.
+        self._scheduler = scheduler
+        self._feed = Feed(scheduler.snapshot, self._send_locked)
+        self._send_lock = threading.RLock()
+        self._ended = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = _running_loop()
+        self._handles: list[Any] = []
+        super().__init__(views=list(views))
+        self.on_msg(self._on_message)
+        _keep_to_the_pages_subshell(self.comm)
+        scheduler.observe(self)
+
+    def changed(self) -> None:
+        """Be told by the scheduler, on any thread, that something moved."""
+        if self._feed.mark():
+            self._post(self._pump)
+
+    def freeze(self) -> None:
+        """Put static HTML of the present state where this dashboard is displayed, and close it.
+
+        Saved notebooks, exports and reopened pages show that, where a live view would be lost.
+        """
+        bundle = self._static_bundle()
+        for handle in self._handles:
+            handle.update(bundle, raw=True)
+        self.close()
+
+    def close(self) -> None:
+        """Tell the pages the last state and stop following the scheduler."""
+        if not self._ended:
+            self._scheduler.unobserve(self)
+            self._cancel_timer()
+            self._feed.final(time.time())
+            self._ended = True
+            self.layout.close()
+        super().close()
+
+    def __repr__(self) -> str:
+        # Never the default: an address, or values that change, would differ from run to run.
+        return f"Dashboard({self._scheduler.name!r})"
+
+    def _ipython_display_(self) -> None:
+        # A display id, because an output shown by `_repr_mimebundle_` cannot be replaced later.
+        from IPython.display import display
+
+        data, _ = self._repr_mimebundle_()
+        self._handles.append(display(data, raw=True, display_id=True))  # type: ignore[no-untyped-call]
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle = self._static_bundle()
+        if os.environ.get("AMLTK_NB_STATIC") != "1":
+            view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+            bundle["application/vnd.jupyter.widget-view+json"] = view
+        return bundle, {}
+
+    def _static_bundle(self) -> dict[str, Any]:
+        from amltk_nb.views import html, text
+
+        snapshot = self._scheduler.snapshot()
+        stable = os.environ.get("AMLTK_NB_STATIC") == "1"
+        return {
+            "text/html": html.render(snapshot, stable=stable),
+            "text/plain": text.plain(snapshot, stable=True),
+        }
+
+    def _on_message(self, _: object, content: object, buffers: object) -> None:
+        """Take a message on whatever thread the kernel chose."""
+        try:
+            at_once = command_of(content)[0].any_thread
+        except CommandError:
+            at_once = True  # the answer is a refusal, which touches nothing
+        if at_once:
+            self._answer(content)
+        else:
+            self._post(self._answer, content)
+
+    def _answer(self, content: object) -> None:
+        reply = dispatch_command(self._scheduler, content)
+        if reply["ok"] and isinstance(content, Mapping) and content["name"] == "snapshot":
+            self._feed.hello()
+            self._pump()
+        self._send_locked(reply)
+
+    def _post(self, fn: Callable[..., None], *args: object) -> None:
+        """Run `fn` on the loop's thread; at once where there was no loop to begin with."""
+        if self._loop is None:
+            fn(*args)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(fn, *args)
+
+    def _pump(self) -> None:
+        """Send what is due and come back when more is; on the loop's thread."""
+        self._cancel_timer()
+        if self._ended:
+            return
+        try:
+            delay = self._feed.step(time.monotonic(), time.time())
+        except Exception:  # a broken view must not end up in the loop, which is the user's
+            _log.exception("The dashboard could not be updated; trying again")
+            delay = QUIET_GAP_S
+        if delay is not None and self._loop is not None:
+            self._timer = self._loop.call_later(delay, self._pump)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _send_locked(self, message: dict[str, Any]) -> None:
+        # Replies to Stop, Pause and Cancel leave from the handler's thread.
+        with self._send_lock:
+            if not self._ended and self.comm is not None:
+                self.send(message)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _keep_to_the_pages_subshell(comm: Any) -> None:
+    """Let a click be handled while a cell blocks, on ipykernel 7.4.
+
+    From 7.4 on, a comm's messages go to the shell that last published on it. Our pump publishes
+    from the main shell all the time, so a Stop click would wait behind a blocking cell; 7.0 to
+    7.3 deliver it to the page's own subshell at once. This puts the page's choice back. The name
+    is private to ipykernel, so nothing depends on it being there.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = lambda data, default: default
