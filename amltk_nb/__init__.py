@@ -1,1 +1,93 @@
-"""amltk_nb."""
+"""Submit, watch and steer parallel work from a notebook cell.
+
+How the package is laid out, from the inside out; imports go this way only:
+
+    errors, types       every error by name; Requeue
+    host                what surrounds the engine: a script, or a kernel
+    events              Event, Emitter, Subscriber
+    scheduling          the engine: Scheduler, Task, plugins, executors
+    notebook            the kernel's manners: background runs, cells, output
+    views               the dashboard, static HTML and rich text: readers of `snapshot()`
+    testing             doubles for tests of your own
+
+Names load on first use: importing the package costs about as much as importing asyncio.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amltk_nb.errors import AmltkError, SchedulerNotRunningError
+    from amltk_nb.events import Emitter, Event, EventManager, Subscriber
+    from amltk_nb.notebook import load_ipython_extension, schedulers
+    from amltk_nb.scheduling import (
+        Call,
+        CallLimiter,
+        ExitCode,
+        ExitState,
+        Future,
+        Limiter,
+        Plugin,
+        Run,
+        Scheduler,
+        SequentialExecutor,
+        Task,
+    )
+    from amltk_nb.types import Requeue
+
+__all__ = [
+    "AmltkError",
+    "Call",
+    "CallLimiter",
+    "Emitter",
+    "Event",
+    "EventManager",
+    "ExitCode",
+    "ExitState",
+    "Future",
+    "Limiter",
+    "Plugin",
+    "Requeue",
+    "Run",
+    "Scheduler",
+    "SchedulerNotRunningError",
+    "SequentialExecutor",
+    "Subscriber",
+    "Task",
+    "schedulers",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AmltkError": "amltk_nb.errors",
+    "Requeue": "amltk_nb.types",
+    "load_ipython_extension": "amltk_nb.notebook",
+    "schedulers": "amltk_nb.notebook",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name) or ("amltk_nb.scheduling" if name in __all__ else None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _enter_notebook() -> None:
+    """In a kernel, put the notebook's host in place; IPython is never imported for that."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    if shell is not None and hasattr(shell, "kernel"):
+        import_module("amltk_nb.notebook").enter(shell)
+
+
+_enter_notebook()

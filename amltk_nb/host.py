@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from amltk_nb.errors import RunningLoopError
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.run import Run
@@ -37,26 +39,40 @@ class Host:
         """Say which cell is running, None outside notebooks."""
         return None
 
+    drain_pause_s = 0.0  # how long a busy run leaves the loop to others between two slices
+
     def run_to_end(self, main: Callable[[], Coroutine[Any, Any, T]], *, debug: bool) -> T:
         """Run a coroutine to its end and block until then.
 
         Raises:
-            NoRunningLoopError: a loop already runs in this thread, which would deadlock.
+            RunningLoopError: a loop already runs in this thread, which would deadlock.
         """
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - asks without raising
+            raise RunningLoopError(
+                "run() was called inside a running event loop and would block it. Use "
+                "`await scheduler.async_run()`, or `run = scheduler.start()` and `await run`."
+            )
         return asyncio.run(main(), debug=debug)
 
     def constructed(self, scheduler: Scheduler) -> None:
         """Be told of a new scheduler."""
 
-    def started(self, run: Run, display: Any) -> None:
+    def started(self, run: Run) -> None:
         """Be told that a run began; a notebook shows its dashboard."""
 
-    async def finished(self, run: Run) -> None:
+    def interrupted(self, run: Run) -> bool:
+        """Be told that a wait for a run was interrupted; returns whether the run goes on."""
+        return run.options.background
+
+    def finished(self, run: Run) -> None:
         """Be told that a run ended, after its last event; a notebook freezes what it shows."""
 
-    def callback_output(self, run: Run, source: str) -> AbstractContextManager[None]:
-        """Say where a callback's prints go while it runs."""
-        return nullcontext()
+    def awaited(self, run: Run) -> None:
+        """Be told that somebody waited for a run to its end, in the waiting code's context."""
+
+    def callback_output(self, run: Run) -> Callable[[str], AbstractContextManager[Any]] | None:
+        """Say what to enter around each callback of a run, given its source; None: nothing."""
+        return None
 
     def latest(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Find the newest definition of a function of the notebook; others stay what they are."""

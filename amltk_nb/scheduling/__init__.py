@@ -1,1 +1,76 @@
-"""The engine: knows no notebook, no widget, no rich."""
+"""The engine: knows no notebook, no widget, no rich.
+
+    errors < host < events, states < call < snapshot < executors.base, plugins.base
+           < dispatch, inbox, history < task < run < scheduler
+
+Names load on first use, so that a worker process that needs one module does not load the engine.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amltk_nb.errors import SchedulerNotRunningError
+    from amltk_nb.events import Emitter, Event, EventManager, Subscriber
+    from amltk_nb.scheduling.call import Call, Future
+    from amltk_nb.scheduling.executors.local import SequentialExecutor
+    from amltk_nb.scheduling.exit_state import ExitCode, ExitState
+    from amltk_nb.scheduling.plugins.base import Plugin
+    from amltk_nb.scheduling.plugins.limiter import CallLimiter, Limiter
+    from amltk_nb.scheduling.run import Run
+    from amltk_nb.scheduling.scheduler import Scheduler
+    from amltk_nb.scheduling.snapshot import Snapshot
+    from amltk_nb.scheduling.task import Task
+
+__all__ = [
+    "Call",
+    "CallLimiter",
+    "Emitter",
+    "Event",
+    "EventManager",
+    "ExitCode",
+    "ExitState",
+    "Future",
+    "Limiter",
+    "Plugin",
+    "Run",
+    "Scheduler",
+    "SchedulerNotRunningError",
+    "SequentialExecutor",
+    "Snapshot",
+    "Subscriber",
+    "Task",
+]
+
+_HOMES = {
+    "Call": "amltk_nb.scheduling.call",
+    "CallLimiter": "amltk_nb.scheduling.plugins.limiter",
+    "Emitter": "amltk_nb.events",
+    "Event": "amltk_nb.events",
+    "EventManager": "amltk_nb.events",
+    "ExitCode": "amltk_nb.scheduling.exit_state",
+    "ExitState": "amltk_nb.scheduling.exit_state",
+    "Future": "amltk_nb.scheduling.call",
+    "Limiter": "amltk_nb.scheduling.plugins.limiter",
+    "Plugin": "amltk_nb.scheduling.plugins.base",
+    "Run": "amltk_nb.scheduling.run",
+    "Scheduler": "amltk_nb.scheduling.scheduler",
+    "SchedulerNotRunningError": "amltk_nb.errors",
+    "SequentialExecutor": "amltk_nb.scheduling.executors.local",
+    "Snapshot": "amltk_nb.scheduling.snapshot",
+    "Subscriber": "amltk_nb.events",
+    "Task": "amltk_nb.scheduling.task",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

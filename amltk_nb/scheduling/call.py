@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from amltk_nb.scheduling.states import CALL_MOVES, ENDED, CallState, checked_move
 
 if TYPE_CHECKING:
+    from amltk_nb.scheduling.snapshot import CallRecord
     from amltk_nb.scheduling.task import Task
 
 __all__ = ["Call", "Future", "Outcome"]
@@ -57,6 +58,7 @@ class Call:
 
     __slots__ = (
         "args",
+        "args_text",
         "attempt",
         "canceller",
         "ended_at",
@@ -67,7 +69,7 @@ class Call:
         "kwargs",
         "output",
         "payload",
-        "plugin_releases",
+        "record",
         "resubmitted_from",
         "result_text",
         "seconds",
@@ -112,13 +114,14 @@ class Call:
         self.work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] = (fn, args, kwargs)
         self.future: Future[Any] | None = None
         self.payload: Any = None  # what the backend made of it to send; its own business
-        self.plugin_releases: list[Callable[[], None]] | None = None
+        self.record: CallRecord | None = None  # made once, when it has ended
         self.canceller: Callable[[Call], bool] | None = None
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.seconds: float | None = None
         self.worker: str | None = None
         self.error: BaseException | None = None
+        self.args_text: str | None = None  # made on first sight
         self.result_text: str | None = None
         self.output: str = ""  # what it printed in its worker, bounded
         self.resubmitted_from: int | None = None

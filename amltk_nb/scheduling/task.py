@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
@@ -10,6 +11,7 @@ from amltk_nb.errors import PluginError, SchedulerNotRunningError
 from amltk_nb.events import TASK_EVENTS, Emitter, Event, Subscriber
 from amltk_nb.scheduling.call import Call, Future
 from amltk_nb.scheduling.plugins.base import Plugin, as_plugins
+from amltk_nb.scheduling.states import CallState
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.scheduler import Scheduler
@@ -79,14 +81,24 @@ class Task(Emitter, Generic[P, R]):
         self.plugins: list[Plugin] = []
         self._function = function
         self._late = late
+        self._signature: tuple[Any, str] | None = None
         self._calls: dict[int, Call] = {}  # accepted and not ended
         self.n_called = 0  # accepted calls, over all runs
+        self.counts: Counter[CallState] = Counter()  # of ended calls, over all runs
         for spec in TASK_EVENTS:
             setattr(self, spec.name, self.subscriber(spec.name))
         self.submitted = self.channel(self.SUBMITTED)
         self.ref = scheduler.register_task(self)
         for plugin in as_plugins(plugins):
             self.attach_plugin(plugin)
+
+    @property
+    def signature(self) -> str:
+        """The function as its author would write it: "collatz(n: int) -> int"."""
+        fn = self.function
+        if self._signature is None or self._signature[0] is not fn:
+            self._signature = (fn, self.name + _signature_text(fn))
+        return self._signature[1]
 
     @property
     def function(self) -> Callable[P, R]:
@@ -171,6 +183,43 @@ class Task(Emitter, Generic[P, R]):
     def ended(self, call: Call) -> None:
         """Count a call out; the scheduler's part."""
         self._calls.pop(call.id, None)
+        self.counts[call.state] += 1
+
+    def withdrawn(self, call: Call) -> None:
+        """Forget a call that was never accepted."""
+        self.n_called -= 1
+        self._calls.pop(call.id, None)
+
+    def live_calls(self) -> list[Call]:
+        """List its calls that have not ended."""
+        return list(self._calls.values())
+
+    def tell_returned(self, future: Future[R], result: R) -> None:
+        """Emit the events of a call that returned; the scheduler's part, as the next two."""
+        self.emit(self.DONE, future)
+        self.emit_together(
+            (self.RESULT, (future, result)),
+            (self.RETURNED, (result,)),
+            (self.F_RETURNED, (future, result)),
+        )
+
+    def tell_failed(self, future: Future[R], error: BaseException) -> None:
+        """Emit the events of a call that raised."""
+        self.emit(self.DONE, future)
+        self.emit_together((self.EXCEPTION, (future, error)), (self.F_EXCEPTION, (future, error)))
+
+    def tell_cancelled(self, future: Future[R]) -> None:
+        """Emit the events of a call that was cancelled."""
+        self.emit_together((self.CANCELLED, (future,)), (self.F_CANCELLED, (future,)))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.ref}: {self.n_running} in flight, {self.n_called} called>"
+
+
+def _signature_text(fn: Callable[..., Any]) -> str:
+    import inspect  # noqa: PLC0415 - only the views need it
+
+    try:
+        return str(inspect.signature(fn))
+    except (TypeError, ValueError):
+        return "(…)"

@@ -101,6 +101,12 @@ class Backend(ABC):
                 are reported as cancelled and left to finish unseen.
         """
 
+    def restart(self) -> None:
+        """Replace the workers, so that edited modules are imported anew; running calls finish.
+
+        Nothing to do where workers share this process: `importlib.reload` does it there.
+        """
+
     def workers(self) -> tuple[WorkerRecord, ...]:
         """Say what each worker does now."""
         return ()

@@ -1,0 +1,71 @@
+"""What a run was asked to do, checked before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from amltk_nb.scheduling.policy import OnException, Policy
+
+__all__ = ["RunOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of one run."""
+
+    timeout: float | None  # seconds
+    end_on_empty: bool
+    wait: bool
+    on_exception: Policy
+    on_cancelled: Literal["raise", "end", "continue"]
+    display: Any
+    background: bool = False
+    output: Literal["log", "cell"] = "log"
+    on_interrupt: Literal["stop"] | None = None
+    returns_exception: bool = False  # the old spelling raises=False
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        timeout: float | None,
+        end_on_empty: bool,
+        wait: bool,
+        on_exception: OnException,
+        on_cancelled: str,
+        display: Any,
+        background: bool = False,
+        output: str = "log",
+        on_interrupt: str | None = None,
+        returns_exception: bool = False,
+    ) -> RunOptions:
+        """Check every value.
+
+        Raises:
+            ValueError: a value that means nothing; the message lists those that do.
+            TypeError: a timeout that is no number, or an exception key that is no type.
+        """
+        if timeout is not None:
+            if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+                raise TypeError(f"timeout={timeout!r}: use a number of seconds, or None for no limit.")
+            if not timeout >= 0:
+                raise ValueError(f"timeout={timeout!r}: use 0 or more seconds, or None for no limit.")
+        return cls(
+            timeout=timeout,
+            end_on_empty=end_on_empty,
+            wait=wait,
+            on_exception=Policy(on_exception),
+            on_cancelled=_one_of("on_cancelled", on_cancelled, "raise", "end", "continue"),
+            display=display,
+            background=background,
+            output=_one_of("output", output, "log", "cell"),
+            on_interrupt=_one_of("on_interrupt", on_interrupt, None, "stop"),
+            returns_exception=returns_exception,
+        )
+
+
+def _one_of(name: str, value: Any, *known: Any) -> Any:
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, known))}.")
+    return value

@@ -1,0 +1,256 @@
+"""How a scheduler is read: builds the frozen records of `snapshot` from its parts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from amltk_nb.errors import MissingExtraError
+from amltk_nb.scheduling.call import Call
+from amltk_nb.scheduling.history import short_repr
+from amltk_nb.scheduling.snapshot import (
+    CallbackRecord,
+    CallRecord,
+    EventRecord,
+    PluginRecord,
+    RunRecord,
+    Snapshot,
+    TaskRecord,
+)
+from amltk_nb.scheduling.states import CallState, RunState
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from amltk_nb.events import Emitter
+    from amltk_nb.scheduling.plugins.base import Plugin
+    from amltk_nb.scheduling.run import Run
+    from amltk_nb.scheduling.scheduler import Scheduler
+    from amltk_nb.scheduling.task import Task
+
+__all__ = ["calls", "frame", "line", "rows", "snapshot"]
+
+_ARGS_TEXT = 120  # characters
+_FAILURES_SHOWN = 50
+
+
+def snapshot(scheduler: Scheduler, *, max_calls: int) -> Snapshot:
+    """Build the record tree; see `Scheduler.snapshot`."""
+    version = scheduler.version  # read first: a change meanwhile makes a newer one
+    counts = _counts(scheduler)
+    shown = [_record(call) for call in _shown(scheduler, max_calls)]
+    return Snapshot(
+        version=version,
+        name=scheduler.name,
+        run=_run_record(scheduler),
+        backend=scheduler.backend.describe(),
+        counts=counts,
+        events=_events(scheduler.emitter),
+        tasks=tuple(_task(task) for task in list(scheduler.tasks)),
+        calls=tuple(shown),
+        workers=scheduler.backend.workers(),
+        log=tuple(list(scheduler.history.log_tail)),
+        now=scheduler.clock(),
+        n_calls_hidden=max(0, sum(counts.values()) - len(shown)),
+    )
+
+
+def calls(
+    scheduler: Scheduler, state: CallState | str | None, *, before: int | None, limit: int
+) -> list[CallRecord]:
+    """List calls, newest first; see `Scheduler.calls`."""
+    wanted = None if state is None else CallState(state)
+    found = (
+        call
+        for call in sorted(_all(scheduler), key=lambda c: -c.id)
+        if (wanted is None or call.state is wanted) and (before is None or call.id < before)
+    )
+    return [_record(call) for call in islice(found, limit)]
+
+
+def rows(scheduler: Scheduler) -> list[dict[str, Any]]:
+    """List every remembered call; see `Scheduler.records`."""
+    return [_row(_record(call)) for call in sorted(_all(scheduler), key=lambda c: c.id)]
+
+
+def frame(scheduler: Scheduler) -> pd.DataFrame:
+    """Return the rows as a DataFrame; see `Scheduler.to_frame`."""
+    try:
+        import pandas as pd  # noqa: PLC0415 - optional
+    except ImportError:
+        raise MissingExtraError(
+            "to_frame() needs pandas, which is not installed: pip install 'amltk-nb[pandas]'. "
+            "Without it, records() gives the same rows as dicts."
+        ) from None
+    columns = [*_row(CallRecord(id=0, task=None, function="", args="", state=CallState.DONE, submitted_at=0.0))]
+    return pd.DataFrame(rows(scheduler), columns=columns)
+
+
+def line(scheduler: Scheduler) -> str:
+    """Say in one line how it stands."""
+    backend, counts = scheduler.backend, _counts(scheduler)
+    told = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "no calls"
+    return f"<Scheduler {scheduler.name!r}: {scheduler.state}, {backend.name}({backend.n_workers}), {told}>"
+
+
+def _all(scheduler: Scheduler) -> list[Call]:
+    active = list(scheduler.last_run.active.values()) if scheduler.last_run else []
+    return [*active, *scheduler.history.latest()]
+
+
+def _shown(scheduler: Scheduler, most: int) -> Iterator[Call]:
+    """Running ones, then the next in the queue, then failures, then those that ended last."""
+    history, run = scheduler.history, scheduler.last_run
+    chosen: dict[int, Call] = {}
+    _take(chosen, (c for c in _active(run) if c.state is CallState.RUNNING), most)
+    _take(chosen, run.dispatch.upcoming(most // 2) if run else (), most)
+    _take(chosen, history.failed()[-_FAILURES_SHOWN:][::-1], most)
+    _take(chosen, history.latest(), most)
+    return iter(chosen.values())
+
+
+def _take(chosen: dict[int, Call], more: Iterable[Call], most: int) -> None:
+    for call in more:
+        if len(chosen) >= most:
+            return
+        chosen.setdefault(call.id, call)
+
+
+def _active(run: Run | None) -> list[Call]:
+    return list(run.active.values()) if run else []
+
+
+def _counts(scheduler: Scheduler) -> dict[CallState, int]:
+    run, ended = scheduler.last_run, scheduler.history.counts
+    n_queued = run.dispatch.n_queued if run else 0
+    n_active = len(run.active) if run else 0
+    live = {CallState.QUEUED: n_queued, CallState.RUNNING: max(0, n_active - n_queued)}
+    return {state: live.get(state, ended[state]) for state in CallState}
+
+
+def _run_record(scheduler: Scheduler) -> RunRecord:
+    run = scheduler.last_run
+    if run is None:
+        return RunRecord(state=scheduler.state)
+    state = run.exit_state
+    return RunRecord(
+        state=scheduler.state,
+        n=scheduler.n_runs,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        elapsed_s=(run.ended_at or scheduler.clock()) - run.started_at,
+        code=str(state.code) if state else None,
+        reason=run.reason,
+        stopping_since=run.stopping_since if scheduler.state is RunState.STOPPING else None,
+    )
+
+
+def _events(emitter: Emitter) -> tuple[EventRecord, ...]:
+    counts = emitter.event_counts
+    return tuple(
+        EventRecord(
+            name=str(getattr(event, "name", event)),
+            count=counts[event],
+            callbacks=tuple(
+                CallbackRecord(
+                    text=h.text,
+                    name=h.name,
+                    n_calls=h.n_calls,
+                    n_errors=h.n_errors,
+                    cell=h.cell,
+                    hidden=h.hidden,
+                )
+                for h in emitter.handlers(event)
+            ),
+        )
+        for event in emitter.events
+    )
+
+
+def _task(task: Task[..., Any]) -> TaskRecord:
+    live = Counter(call.state for call in task.live_calls())
+    return TaskRecord(
+        ref=task.ref,
+        function=task.name,
+        signature=task.signature,
+        events=_events(task),
+        plugins=tuple(_plugin(plugin) for plugin in task.plugins),
+        counts={state: live[state] or task.counts[state] for state in CallState},
+    )
+
+
+def _plugin(plugin: Plugin) -> PluginRecord:
+    try:
+        state: Mapping[str, Any] = dict(plugin.state())
+    except Exception as error:  # noqa: BLE001 - a view must not fail for one plugin
+        state = {"state() failed": f"{type(error).__name__}: {error}"}
+    return PluginRecord(name=plugin.name, state=state)
+
+
+def _record(call: Call) -> CallRecord:
+    """Record a call; what has ended is recorded once."""
+    if call.record is not None:
+        return call.record
+    record = CallRecord(
+        id=call.id,
+        task=call.task.ref if call.task is not None else None,
+        function=call.describe(),
+        args=_args_text(call),
+        state=call.state,
+        submitted_at=call.submitted_at,
+        started_at=call.started_at,
+        ended_at=call.ended_at,
+        seconds=call.seconds,
+        worker=call.worker,
+        attempt=call.attempt,
+        error=_error_text(call.error),
+        resubmitted_from=call.resubmitted_from,
+    )
+    if call.ended_at is not None:
+        call.record = record
+    return record
+
+
+def _args_text(call: Call) -> str:
+    if call.args_text is None:
+        parts = [short_repr(arg) for arg in call.args[:20]]
+        parts += [f"{name}={short_repr(arg)}" for name, arg in list(call.kwargs.items())[:20]]
+        text = ", ".join(parts)
+        call.args_text = text if len(text) <= _ARGS_TEXT else text[: _ARGS_TEXT - 1] + "…"
+    return call.args_text
+
+
+def _error_text(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - a user's __str__ must not break the views
+        message = "(its message cannot be shown)"
+    first = message.splitlines()[0] if message else ""
+    return f"{type(error).__name__}: {first}"[:300] if first else type(error).__name__
+
+
+def _row(record: CallRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "task": record.task,
+        "function": record.function,
+        "args": record.args,
+        "state": str(record.state),
+        "submitted": _when(record.submitted_at),
+        "started": _when(record.started_at),
+        "ended": _when(record.ended_at),
+        "seconds": record.seconds,
+        "worker": record.worker,
+        "attempt": record.attempt,
+        "resubmitted_from": record.resubmitted_from,
+        "error": record.error,
+    }
+
+
+def _when(at: float | None) -> datetime | None:
+    return None if at is None else datetime.fromtimestamp(at, tz=UTC)

@@ -1,0 +1,84 @@
+"""Waiting for several calls: gather, as_completed, and waiting on another thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent import futures as cf
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from amltk_nb.scheduling.call import Future
+
+__all__ = ["AsCompleted", "gathered", "waited"]
+
+R = TypeVar("R")
+
+
+async def gathered(futures: Iterable[Future[R]], *, return_exceptions: bool) -> list[R]:
+    """Wait for all; each is shielded, so that an interrupted wait cancels no call."""
+    waits = [asyncio.shield(future) for future in futures]
+    results = await asyncio.gather(*waits, return_exceptions=return_exceptions)
+    return list(results)  # type: ignore[arg-type]
+
+
+def waited(future: Future[R], timeout: float | None) -> R:
+    """Wait on another thread than the loop's.
+
+    Raises:
+        TimeoutError: the call took longer than `timeout` seconds.
+        RuntimeError: this is the loop's own thread.
+    """
+    if not future.done():
+        ended: cf.Future[None] = cf.Future()
+        _watch(future, lambda _: ended.set_result(None))
+        ended.result(timeout)
+    return future.result()
+
+
+class AsCompleted(Generic[R]):
+    """Yields futures in the order they end."""
+
+    def __init__(self, futures: Iterable[Future[R]], *, timeout: float | None = None) -> None:
+        """Take the futures; `timeout` in seconds is for all of them together."""
+        self._futures = list(futures)
+        self._timeout = timeout
+
+    async def __aiter__(self) -> AsyncIterator[Future[R]]:
+        ended: asyncio.Queue[Future[R]] = asyncio.Queue()
+        for future in self._futures:
+            future.add_done_callback(ended.put_nowait)  # type: ignore[arg-type]
+        async with asyncio.timeout(self._timeout):
+            for _ in self._futures:
+                yield await ended.get()
+
+    def __iter__(self) -> Iterator[Future[R]]:
+        ended: SimpleQueue[Future[R]] = SimpleQueue()
+        for future in self._futures:
+            _watch(future, ended.put)
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        for _ in self._futures:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                yield ended.get(timeout=left)
+            except Empty:
+                raise TimeoutError(f"not all calls ended within {self._timeout} s") from None
+
+
+def _watch(future: Future[R], tell: Callable[[Any], object]) -> None:
+    """Have `tell` called when a future ends, from a thread that is not its loop's."""
+    if future.done():
+        tell(future)
+        return
+    loop = future.get_loop()
+    try:
+        here = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None
+    if here is loop:
+        raise RuntimeError(
+            "this would block the event loop that the call needs to end. Use `await future`, or "
+            "`async for future in scheduler.as_completed(futures)`."
+        )
+    loop.call_soon_threadsafe(future.add_done_callback, tell)
