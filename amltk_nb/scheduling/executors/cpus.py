@@ -17,7 +17,7 @@ __all__ = ["available_cpus", "cgroup_cpus", "checked_workers"]
 
 def available_cpus() -> int:
     """Return how many CPUs this process may use, at least 1."""
-    return max(1, min(_affine_cpus(), math.ceil(cgroup_cpus())))
+    return max(1, math.ceil(min(_affine_cpus(), cgroup_cpus())))
 
 
 def checked_workers(max_workers: int | None) -> int | None:
