@@ -1,0 +1,295 @@
+"""The text rendering: exact pictures, nothing hidden, nothing that harms a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from amltk_nb.scheduling.snapshot import CallRecord, LogRecord, Snapshot
+from amltk_nb.views import text, words
+from tests.views import snapshots
+from tests.views.snapshots import ALL, GOLDEN, HOSTILE, T0
+
+NAMES = sorted(ALL)
+# Every code point, lone surrogates included.
+ANY_TEXT = st.text(st.characters(categories=None), max_size=60)
+
+
+def retimed(snapshot: Snapshot, random: Random) -> Snapshot:
+    """The same run as another machine would have lived it: other clocks, workers, orders."""
+    shift = random.uniform(1, 1e6)
+
+    def call(record: CallRecord) -> CallRecord:
+        return replace(
+            record,
+            submitted_at=record.submitted_at + shift,
+            started_at=record.started_at and record.started_at + random.uniform(0, shift),
+            ended_at=record.ended_at and record.ended_at + random.uniform(0, shift),
+            seconds=record.seconds and record.seconds * random.uniform(1.5, 9),
+            worker=record.worker and f"worker-{random.randint(3, 40)}",
+        )
+
+    def log(record: LogRecord) -> LogRecord:
+        # As the engine writes them: workers by number, processes by id.
+        source = re.sub(r"worker-\d+", f"worker-{random.randint(3, 40)}", record.source)
+        told = re.sub(r"pid \d+", f"pid {random.randint(1, 9999)}", record.text)
+        return replace(record, at=record.at + shift, source=source, text=told)
+
+    calls, lines = list(snapshot.calls), list(map(log, snapshot.log))
+    random.shuffle(calls)
+    random.shuffle(lines)
+    run = snapshot.run
+    return replace(
+        snapshot,
+        version=snapshot.version + 7,
+        run=replace(run, started_at=T0 + shift, elapsed_s=run.elapsed_s + shift),
+        calls=tuple(map(call, calls)),
+        log=tuple(lines),
+        workers=tuple(replace(w, pid=random.randint(1, 9999)) for w in snapshot.workers),
+        now=snapshot.now + shift,
+    )
+
+
+@pytest.mark.parametrize("form", ["full", "stable"])
+@pytest.mark.parametrize("name", NAMES)
+def test_golden(name: str, form: str) -> None:
+    expected = (GOLDEN / f"{name}.{form}.txt").read_text("utf-8")
+    assert text.plain(ALL[name], stable=form == "stable") + "\n" == expected
+
+
+def test_every_golden_file_is_compared() -> None:
+    expected = {f"{n}.{form}.{ext}" for n in ALL for form in ("full", "stable") for ext in ("txt", "html")}  # fmt: skip # noqa: E501
+    assert {path.name for path in GOLDEN.iterdir()} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("idle", "<Scheduler 'seeds': idle, ProcessExecutor(2), no calls>"),
+        (
+            "running",
+            "<Scheduler 'seeds': running, ProcessExecutor(2), "
+            "3 queued, 2 running, 3 done, 1 failed>",
+        ),
+        ("paused", "<Scheduler: paused, ThreadExecutor(4), 2 queued, 1 done>"),
+        (
+            "stopping",
+            "<Scheduler 'seeds': stopping, ProcessExecutor(2), 1 running, 1 done, 1 cancelled>",
+        ),
+        ("exhausted", "<Scheduler 'seeds': finished (exhausted), ProcessExecutor(2), 4 done>"),
+        (
+            "exception",
+            "<Scheduler 'seeds': finished (exception), ProcessExecutor(1), 1 failed, 1 cancelled>",
+        ),
+        (
+            "crowd",
+            "<Scheduler 'crowd': finished (exhausted), ProcessExecutor(2), 9,999 done, 1 failed>",
+        ),
+    ],
+)
+def test_line(name: str, expected: str) -> None:
+    assert text.line(ALL[name]) == expected
+
+
+def test_line_stays_one_short_line_whatever_the_names() -> None:
+    said = text.line(ALL["hostile"])
+    assert said.isprintable()
+    assert len(said) == len("<Scheduler '': finished (stopped), (1), 1 done, 10 failed>") + (
+        40 + 60 + 2 * len("… (cut, 259 characters)")
+    )
+
+
+@pytest.mark.parametrize("stable", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_fits_80_columns_and_has_no_control_characters(name: str, stable: bool) -> None:
+    rows = text.plain(ALL[name], stable=stable).split("\n")
+    assert max(map(cell_len, rows)) == text.PLAIN_WIDTH
+    assert [row for row in rows if not row.isprintable()] == []
+    assert [row for row in rows if row != row.rstrip()] == []
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"COLUMNS": "40", "LINES": "5"},
+        {"TERM": "dumb"},
+        {"FORCE_COLOR": "1", "COLORTERM": "truecolor"},
+        {"NO_COLOR": "1"},
+        {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"},
+        {"JUPYTER_COLUMNS": "50"},
+    ],
+)
+def test_plain_is_the_same_in_every_terminal(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = text.plain(ALL["running"])
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    assert text.plain(ALL["running"]) == before
+
+
+@given(st.integers(0, 10**9), st.sampled_from(NAMES))
+@settings(max_examples=50)
+def test_the_stable_form_does_not_depend_on_timing(seed: int, name: str) -> None:
+    other = retimed(ALL[name], Random(seed))
+    assert text.plain(other, stable=True) == text.plain(ALL[name], stable=True)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"idle"}))
+def test_the_full_form_does_depend_on_timing(name: str) -> None:
+    """Else the test above would hold for a rendering that ignores times altogether."""
+    assert text.plain(retimed(ALL[name], Random(1))) != text.plain(ALL[name])
+
+
+def test_colours_only_where_the_console_has_them() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=True, color_system="truecolor")
+    console.print(text.render(ALL["running"]))
+    coloured = file.getvalue()
+    assert "\x1b[35m╭" in coloured.replace("\x1b[0m", "")  # the magenta box of the guides
+    stripped = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    assert [row.rstrip() for row in stripped.rstrip().split("\n")] == text.plain(
+        ALL["running"]
+    ).split("\n")
+
+
+def test_events_stand_in_declaration_order_and_hidden_callbacks_nowhere() -> None:
+    picture = text.plain(ALL["running"])
+    shown = re.findall(r"^[┃┣┗━]+ +@(\w+)", picture, re.MULTILINE)
+    assert shown == [event.name for event in ALL["running"].events]
+    assert "_book" not in picture
+
+
+def test_a_task_alone() -> None:
+    console = Console(file=io.StringIO(), width=60, color_system=None)
+    console.print(text.render_task(ALL["exhausted"].tasks[1]))
+    assert console.file.getvalue() == (  # type: ignore[attr-defined]
+        "╭─ Task collatz(n: int) -> int ────────────────────────────╮\n"
+        "│ 2 done                                                   │\n"
+        "│ @on_submitted 2                                          │\n"
+        "│ @on_done 2                                               │\n"
+        "│ @on_result 2                                             │\n"
+        "│ @on_returned 2                                           │\n"
+        "╰────────────────── Ref: Task-collatz-2 ───────────────────╯\n"
+    )
+
+
+def test_the_error_that_ended_a_run_is_shown_whole() -> None:
+    reason = "ValueError: " + "why " * 30
+    broken = replace(ALL["exception"], run=replace(ALL["exception"].run, reason=reason.strip()))
+    box = text.plain(broken, stable=True).split("╰─ 42 ms")[0]
+    assert box.count("why") == 30
+
+
+@given(ANY_TEXT)
+def test_visible_text_is_harmless(raw: str) -> None:
+    for lines in (False, True):
+        said = words.visible(raw, lines=lines)
+        said.encode("utf-8")  # no lone surrogates
+        left = said.translate({ord(c): None for c in "\n\t\u200c\u200d"}) if lines else said
+        assert not re.search(
+            "[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]", left
+        )
+        assert words.visible(said, lines=lines) == said
+
+
+@given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=60))
+def test_ordinary_text_is_left_alone(raw: str) -> None:
+    assert words.visible(raw) == raw
+
+
+def test_the_spelling_of_each_hostile_string() -> None:
+    assert [words.visible(raw) for raw in HOSTILE[4:7]] == [
+        "\\x1b[31mred\\x1b[0m\\x07\\x9b2J",
+        "user\\u202etxt.exe\\u2066\\u200f",
+        "\\ud800 and \\udfff",
+    ]
+    assert words.visible(HOSTILE[8]) == "line one\\r\\nline two\\u2028three\\x00"
+    assert words.visible(HOSTILE[8], lines=True) == "line one\nline two\\u2028three\\x00"
+    assert words.visible("👩\u200d🔬 \U000e0041") == "👩\u200d🔬 \\U000e0041"
+
+
+def test_long_text_is_cut_with_a_note() -> None:
+    assert words.visible("x" * 12, 12) == "x" * 12
+    assert words.visible("x" * 1_000_013, 12) == "x" * 12 + "… (cut, 1,000,013 characters)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (-1.0, "0 ms"),
+        (0.0004, "0 ms"),
+        (0.0421, "42 ms"),
+        (0.0994, "99 ms"),
+        (0.0996, "0.10 s"),
+        (9.99, "9.99 s"),
+        (9.996, "10.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (75.4, "1 min 15 s"),
+        (3599.6, "1 h 00 min"),
+        (3725, "1 h 02 min"),
+        (86_399, "23 h 59 min"),
+        (90_000, "1 d 01 h"),
+    ],
+)
+def test_duration(seconds: float, expected: str) -> None:
+    assert words.duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "none"),
+        (True, "yes"),
+        (3, "3"),
+        (0.1, "0.1"),
+        ("9/20", "9/20"),
+        ((1, "a", False), "1, a, no"),
+        ({"a": 1, "b": [2]}, "a: 1, b: 2"),
+        pytest.param(10**5000, "<int without a repr: ValueError>", id="huge"),
+    ],
+)
+def test_value_text(value: object, expected: str) -> None:
+    assert words.value_text(value) == expected
+
+
+def test_steady_text_keeps_everything_but_what_differs_between_runs() -> None:
+    said = "worker-12 (pid 4212, pid=7) broke <Model at 0x7Fd0c0> on 0xff of coworker-1"
+    expected = "worker (pid …, pid=…) broke <Model at 0x…> on 0xff of coworker-1"
+    assert words.steady(said) == expected
+
+
+def test_measured_times_of_plugins_are_not_stable() -> None:
+    cache = snapshots.running().tasks[0].plugins[1]
+    assert words.plugin_rows(cache, stable=False) == [
+        ("hits", "3"),
+        ("misses", "6"),
+        ("saved", "1.50 s"),
+    ]
+    assert words.plugin_rows(cache, stable=True) == [("hits", "3"), ("misses", "6")]
+
+
+def test_the_stable_log_is_sorted_as_people_count() -> None:
+    expected = [
+        ("on_result · compute_next", "print", "next 9"),
+        ("on_result · compute_next", "print", "next 10"),
+        ("worker", "warning", "pid … is slow"),
+    ]
+    assert words.stable_log(ALL["running"].log) == expected
+
+
+@pytest.mark.parametrize("draw", [text.plain, text.line])
+def test_drawing_does_not_change_what_is_drawn(draw: Callable[[Snapshot], str]) -> None:
+    before = snapshots.running()
+    assert draw(before) == draw(before)
+    assert before == snapshots.running()
