@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amltk_nb.errors import RunningLoopError
@@ -17,6 +18,7 @@ from amltk_nb.errors import RunningLoopError
 if TYPE_CHECKING:
     from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.scheduler import Scheduler
+    from amltk_nb.scheduling.task import Task
 
 __all__ = ["Cell", "Host", "current", "use"]
 
@@ -57,6 +59,10 @@ class Host:
     def constructed(self, scheduler: Scheduler) -> None:
         """Be told of a new scheduler."""
 
+    def restarting(self, scheduler: Scheduler) -> bool:
+        """Say whether a start of a running scheduler replaces its run instead of being refused."""
+        return False
+
     def started(self, run: Run) -> None:
         """Be told that a run began; a notebook shows its dashboard."""
 
@@ -73,6 +79,19 @@ class Host:
     def callback_output(self, run: Run) -> Callable[[str], AbstractContextManager[Any]] | None:
         """Say what to enter around each callback of a run, given its source; None: nothing."""
         return None
+
+    def show(self, thing: Scheduler | Task[..., Any]) -> None:
+        """Display a scheduler or a task; in a terminal as rich text."""
+        from rich import print as rich_print
+
+        rich_print(thing)
+
+    def rich(self, thing: Scheduler | Task[..., Any]) -> Any:
+        """Make the rich rendering of a scheduler or a task; the engine knows no view."""
+        text = import_module("amltk_nb.views.text")
+        if hasattr(thing, "snapshot"):
+            return text.render(thing.snapshot(), extra=tuple(thing.renderables))
+        return text.render_task(thing.record())
 
     def latest(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Find the newest definition of a function of the notebook; others stay what they are."""

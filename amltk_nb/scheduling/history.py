@@ -78,7 +78,9 @@ class History:
             half = _LOG_TEXT // 2
             text = f"{text[:half]}\n… {len(text) - _LOG_TEXT} characters left out …\n{text[-half:]}"
         self.log_tail.append(
-            LogRecord(id=next(self._log_ids), at=self._clock(), source=source, level=level, text=text)
+            LogRecord(
+                id=next(self._log_ids), at=self._clock(), source=source, level=level, text=text
+            )
         )
 
 

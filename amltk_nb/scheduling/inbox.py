@@ -77,6 +77,11 @@ class Inbox(Generic[T]):
         except RuntimeError:  # the loop was closed under us: nobody is left to tell
             self._closed = True
 
+    def flush(self) -> None:
+        """Handle all there is, now; on the loop's thread."""
+        while self._items:
+            self._handle(self._items.popleft())
+
     def close(self) -> None:
         """Handle nothing more."""
         self._closed = True

@@ -48,9 +48,13 @@ class RunOptions:
         """
         if timeout is not None:
             if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-                raise TypeError(f"timeout={timeout!r}: use a number of seconds, or None for no limit.")
+                raise TypeError(
+                    f"timeout={timeout!r}: use a number of seconds, or None for no limit."
+                )
             if not timeout >= 0:
-                raise ValueError(f"timeout={timeout!r}: use 0 or more seconds, or None for no limit.")
+                raise ValueError(
+                    f"timeout={timeout!r}: use 0 or more seconds, or None for no limit."
+                )
         return cls(
             timeout=timeout,
             end_on_empty=end_on_empty,
@@ -67,5 +71,7 @@ class RunOptions:
 
 def _one_of(name: str, value: Any, *known: Any) -> Any:
     if value not in known:
-        raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, known))}.")
+        raise ValueError(
+            f"{name}={value!r} is not known; use one of {', '.join(map(repr, known))}."
+        )
     return value

@@ -31,7 +31,9 @@ class Policy:
         self._default: Mode = "raise"  # also for types that a mapping does not list
         self._entries: tuple[tuple[type[BaseException], Mode], ...] = ()
         if isinstance(option, Mapping):
-            self._entries = tuple((_checked_type(t, name), _checked(m, name)) for t, m in option.items())
+            self._entries = tuple(
+                (_checked_type(t, name), _checked(m, name)) for t, m in option.items()
+            )
         else:
             self._default = _checked(option, name)
 
@@ -39,7 +41,9 @@ class Policy:
         """Say what to do; anything but an ordinary `Exception` is always raised."""
         if not isinstance(exception, Exception):
             return "raise"
-        return next((mode for kind, mode in self._entries if isinstance(exception, kind)), self._default)
+        return next(
+            (mode for kind, mode in self._entries if isinstance(exception, kind)), self._default
+        )
 
 
 def _checked(mode: object, name: str) -> Mode:

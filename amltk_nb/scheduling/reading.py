@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.scheduling.task import Task
 
-__all__ = ["calls", "frame", "line", "rows", "snapshot"]
+__all__ = ["calls", "frame", "line", "rows", "snapshot", "task_record"]
 
 _ARGS_TEXT = 120  # characters
 _FAILURES_SHOWN = 50
@@ -49,7 +49,7 @@ def snapshot(scheduler: Scheduler, *, max_calls: int) -> Snapshot:
         backend=scheduler.backend.describe(),
         counts=counts,
         events=_events(scheduler.emitter),
-        tasks=tuple(_task(task) for task in list(scheduler.tasks)),
+        tasks=tuple(task_record(task) for task in list(scheduler.tasks)),
         calls=tuple(shown),
         workers=scheduler.backend.workers(),
         log=tuple(list(scheduler.history.log_tail)),
@@ -85,7 +85,13 @@ def frame(scheduler: Scheduler) -> pd.DataFrame:
             "to_frame() needs pandas, which is not installed: pip install 'amltk-nb[pandas]'. "
             "Without it, records() gives the same rows as dicts."
         ) from None
-    columns = [*_row(CallRecord(id=0, task=None, function="", args="", state=CallState.DONE, submitted_at=0.0))]
+    columns = [
+        *_row(
+            CallRecord(
+                id=0, task=None, function="", args="", state=CallState.DONE, submitted_at=0.0
+            )
+        )
+    ]
     return pd.DataFrame(rows(scheduler), columns=columns)
 
 
@@ -170,7 +176,8 @@ def _events(emitter: Emitter) -> tuple[EventRecord, ...]:
     )
 
 
-def _task(task: Task[..., Any]) -> TaskRecord:
+def task_record(task: Task[..., Any]) -> TaskRecord:
+    """Record how a task stands."""
     live = Counter(call.state for call in task.live_calls())
     return TaskRecord(
         ref=task.ref,

@@ -247,11 +247,11 @@ class Run:
             await self._may_end
             await self._finish()
         except asyncio.CancelledError:
-            self._abandon()
+            self.end_now(ExitCode.CANCELLED, "the event loop was closed")
             raise
         except BaseException as error:  # noqa: BLE001 - ours; the user must not wait for ever
             self._fail(error)
-            self._abandon()
+            self.end_now(ExitCode.EXCEPTION, f"{type(error).__name__}: {error}")
 
     async def _finish(self) -> None:
         ending = self._ending
@@ -315,15 +315,23 @@ class Run:
         assert self._ending is not None
         return ExitState(self._ending.code, self._ending.exception)
 
-    def _abandon(self) -> None:
-        """End without a loop to wait on: it is closing, or we failed. No process may stay."""
-        self.ask_end(ExitCode.CANCELLED, "the event loop was closed", wait=False)
+    def end_now(self, code: ExitCode, message: str) -> None:
+        """End it before returning, without a loop to wait on; blocks while workers are ended."""
+        if self.done():
+            return
+        self.ask_end(code, message, wait=False)
+        if not self._finishing:
+            assert self._ending is not None
+            self._announce_end(self._ending)
+            self._finishing = True
+        self._leave_behind()
         self.scheduler.backend.close(end_running=True)
+        self._inbox.flush()
         for call in list(self.active.values()):
-            self._cancels_asked.add(call.id)
             self._settle(Outcome(call, cancelled=True))
-        if self.scheduler.state is RunState.STOPPING:
-            self._conclude()
+        self._conclude()
+        if self._life is not None:
+            self._life.cancel()
 
     def _listen(self, on: bool) -> None:
         """Route the errors, output and coroutines of callbacks to this run, or to nobody."""
@@ -562,7 +570,9 @@ class Run:
 
     # ---------------------------------------------------------------- callbacks
 
-    def callback_failed(self, error: BaseException, handler: Handler, event: Event[..., Any]) -> None:
+    def callback_failed(
+        self, error: BaseException, handler: Handler, event: Event[..., Any]
+    ) -> None:
         """Deal with an error of a callback as with one of a call."""
         self._failed(error, f"{handler.name}() on {getattr(event, 'name', event)}")
 
@@ -575,7 +585,9 @@ class Run:
         logger.error("%s raised %s: %s", where, type(error).__name__, error, exc_info=error)
         self._decide(error)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any], handler: Handler, event: Event[..., Any]) -> None:
+    def _spawn(
+        self, coroutine: Coroutine[Any, Any, Any], handler: Handler, event: Event[..., Any]
+    ) -> None:
         """Run a coroutine callback; the run does not end before it has."""
         task = self.loop.create_task(coroutine)
         self._coroutines.add(task)

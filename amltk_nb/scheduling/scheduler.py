@@ -233,7 +233,9 @@ class Scheduler:
             display=display,
             returns_exception=raises is False,
         )
-        state = host.current().run_to_end(lambda: self._foreground(options), debug=asyncio_debug_mode)
+        state = host.current().run_to_end(
+            lambda: self._foreground(options), debug=asyncio_debug_mode
+        )
         return state.exception if options.returns_exception and state.exception else state
 
     async def async_run(
@@ -317,6 +319,8 @@ class Scheduler:
 
     def _options(self, **given: Any) -> RunOptions:
         options = RunOptions.checked(**given)
+        if self.last_run is not None and not self.last_run.done() and host.current().restarting(self):
+            self.last_run.end_now(ExitCode.STOPPED, "the cell that started it was run again")
         if self.state not in (RunState.IDLE, RunState.FINISHED):
             raise SchedulerRunningError(
                 f"The scheduler {self.name!r} is {self.state} already. Submit to it as it is, or "
@@ -431,7 +435,12 @@ class Scheduler:
     # ---------------------------------------------------------------- work
 
     def task(
-        self, function: Callable[P, R], *, name: str | None = None, plugins: Plugin | Iterable[Plugin] = (), late: bool = True
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None = None,
+        plugins: Plugin | Iterable[Plugin] = (),
+        late: bool = True,
     ) -> Task[P, R]:
         """Register a function; usable as a decorator.
 
@@ -563,7 +572,9 @@ class Scheduler:
         """Submit `fn` once per element of the iterables; returns the futures in order."""
         return [self.submit(fn, *args) for args in zip(*iterables, strict=False)]
 
-    async def gather(self, futures: Iterable[Future[R]], *, return_exceptions: bool = False) -> list[R]:
+    async def gather(
+        self, futures: Iterable[Future[R]], *, return_exceptions: bool = False
+    ) -> list[R]:
         """Wait for all; interrupting the wait leaves the calls alone.
 
         Args:
@@ -575,7 +586,9 @@ class Scheduler:
         """
         return await gathered(futures, return_exceptions=return_exceptions)
 
-    def as_completed(self, futures: Iterable[Future[R]], *, timeout: float | None = None) -> AsCompleted[R]:
+    def as_completed(
+        self, futures: Iterable[Future[R]], *, timeout: float | None = None
+    ) -> AsCompleted[R]:
         """Iterate over futures as they end: `async for`, or `for` on another thread.
 
         Args:
@@ -600,7 +613,9 @@ class Scheduler:
         """
         return waited(future, timeout)
 
-    def call_later(self, delay: float, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+    def call_later(
+        self, delay: float, fn: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> asyncio.TimerHandle:
         """Call something on the loop after `delay` seconds, if the run still lives then.
 
         Its errors are treated as a callback's. It does not keep a run alive.
@@ -613,7 +628,9 @@ class Scheduler:
     # ---------------------------------------------------------------- reading
 
     @property
-    def queue(self) -> dict[Future[Any], tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]:
+    def queue(
+        self,
+    ) -> dict[Future[Any], tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]:
         """What was accepted and has not ended: future → (function, args, kwargs)."""
         calls = list(self.last_run.active.values()) if self.last_run else []
         return {call.future: (call.fn, call.args, call.kwargs) for call in calls if call.future}
@@ -764,7 +781,11 @@ class Scheduler:
         if cell is not None:
             for old in same_name:
                 made = self._ref_keys.get(old.ref)
-                if isinstance(made, host.Cell) and made.id == cell.id and made.execution < cell.execution:
+                if (
+                    isinstance(made, host.Cell)
+                    and made.id == cell.id
+                    and made.execution < cell.execution
+                ):
                     self._ref_keys[old.ref] = cell
                     return old.ref, old
         ref = f"Task-{task.name}-{len(same_name) + 1}"
@@ -796,6 +817,12 @@ class Scheduler:
 
     def __repr__(self) -> str:
         return reading.line(self)
+
+    def __rich__(self) -> Any:
+        return host.current().rich(self)
+
+    def _ipython_display_(self) -> None:
+        host.current().show(self)
 
 
 def _as_call(call: Call | Future[Any]) -> Call:

@@ -144,7 +144,9 @@ class Snapshot:
     counts: Mapping[CallState, int]  # over all runs, all five states
     events: tuple[EventRecord, ...]  # the scheduler's own
     tasks: tuple[TaskRecord, ...] = ()
-    calls: tuple[CallRecord, ...] = ()  # bounded: running, then next in the queue, then latest ended
+    calls: tuple[
+        CallRecord, ...
+    ] = ()  # bounded: running, then next in the queue, then latest ended
     workers: tuple[WorkerRecord, ...] = ()
     log: tuple[LogRecord, ...] = ()  # the bounded tail, oldest first
     now: float = 0.0  # when it was taken

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 from amltk_nb import host
 from amltk_nb.errors import PluginError, SchedulerNotRunningError
 from amltk_nb.events import TASK_EVENTS, Emitter, Event, Subscriber
+from amltk_nb.scheduling import reading
 from amltk_nb.scheduling.call import Call, Future
 from amltk_nb.scheduling.plugins.base import Plugin, as_plugins
 from amltk_nb.scheduling.states import CallState
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.scheduler import Scheduler
+    from amltk_nb.scheduling.snapshot import TaskRecord
 
 __all__ = ["Task"]
 
@@ -132,7 +134,9 @@ class Task(Emitter, Generic[P, R]):
         futures = (self.submit(*args) for args in zip(*iterables, strict=False))  # type: ignore[call-arg]
         return [future for future in futures if future is not None]
 
-    def resubmit(self, call: Call | Future[R], *args: P.args, **kwargs: P.kwargs) -> Future[R] | None:
+    def resubmit(
+        self, call: Call | Future[R], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[R] | None:
         """Run a call again; see `Scheduler.resubmit`."""
         return self.scheduler.resubmit(call, *args, **kwargs)
 
@@ -211,6 +215,16 @@ class Task(Emitter, Generic[P, R]):
     def tell_cancelled(self, future: Future[R]) -> None:
         """Emit the events of a call that was cancelled."""
         self.emit_together((self.CANCELLED, (future,)), (self.F_CANCELLED, (future,)))
+
+    def record(self) -> TaskRecord:
+        """Record how it stands."""
+        return reading.task_record(self)
+
+    def __rich__(self) -> Any:
+        return host.current().rich(self)
+
+    def _ipython_display_(self) -> None:
+        host.current().show(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.ref}: {self.n_running} in flight, {self.n_called} called>"

@@ -133,7 +133,9 @@ def open_backend(kind: str, **options: Any) -> Backend:
     return backend
 
 
-def adopt(executor: Any, *, terminate: bool | Callable[[Any], object], capture_output: bool) -> Backend:
+def adopt(
+    executor: Any, *, terminate: bool | Callable[[Any], object], capture_output: bool
+) -> Backend:
     """Make a backend of whatever the user passed as executor.
 
     Args:

@@ -26,7 +26,9 @@ _CLOSED_MARKS = ("_shutdown", "_shutdown_thread", "_broken")  # of the standard 
 class ForeignBackend(Backend):
     """Hands calls to an executor through its `submit`."""
 
-    def __init__(self, executor: Executor, *, terminate: bool | Callable[[Any], object] = True) -> None:
+    def __init__(
+        self, executor: Executor, *, terminate: bool | Callable[[Any], object] = True
+    ) -> None:
         """Wrap an executor.
 
         Args:
@@ -37,9 +39,7 @@ class ForeignBackend(Backend):
         self.name = type(executor).__name__
         self.n_workers = getattr(executor, "_max_workers", None) or 2 * available_cpus()
         self.options: Mapping[str, Any] = {"max_workers": self.n_workers}
-        self.cannot_end = (
-            f"a {self.name} offers no way to end one running call; use Scheduler.with_processes() for that"
-        )
+        self.cannot_end = f"a {self.name} offers no way to end one running call; use Scheduler.with_processes() for that"
         self._executor = executor
         self._terminate = terminate
         self._lock = threading.Lock()

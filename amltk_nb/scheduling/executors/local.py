@@ -135,7 +135,9 @@ class ThreadBackend(Backend):
 
     name = "ThreadExecutor"
     batches = True
-    cannot_end = "Python cannot end a running thread; use with_processes() for calls that you may end"
+    cannot_end = (
+        "Python cannot end a running thread; use with_processes() for calls that you may end"
+    )
 
     def __init__(self, max_workers: int | None = None) -> None:
         """Set the number of threads; they start when first needed.

@@ -30,9 +30,7 @@ class Plugin:
     def attach_task(self, task: Task[..., Any]) -> None:
         """Be told of the task; raise `PluginError` to refuse it."""
 
-    def pre_submit(
-        self, fn: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Submission | None:
+    def pre_submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Submission | None:
         """See a submission before it is made.
 
         Returns:

@@ -115,5 +115,7 @@ def _checked(name: str, limit: int | None) -> int | None:
     if limit is None:
         return None
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"{name}={limit!r}: use a whole number of at least 1, or None for no limit.")
+        raise ValueError(
+            f"{name}={limit!r}: use a whole number of at least 1, or None for no limit."
+        )
     return limit

@@ -1,0 +1,138 @@
+"""The host inside a Jupyter kernel."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+import weakref
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from amltk_nb.host import Cell, Host
+from amltk_nb.notebook import living, output
+from amltk_nb.notebook.cells import CellWatch
+from amltk_nb.notebook.nested import run_nested
+
+if TYPE_CHECKING:
+    from amltk_nb.scheduling.run import Run
+    from amltk_nb.scheduling.scheduler import Scheduler
+    from amltk_nb.scheduling.task import Task
+    from amltk_nb.views.widget import Dashboard
+
+__all__ = ["KernelHost"]
+
+T = TypeVar("T")
+
+
+class KernelHost(Host):
+    """Shows dashboards, keeps cells that run again from piling things up, routes output."""
+
+    # Five milliseconds of work, then five for the kernel: other cells answer within some 15 ms.
+    drain_pause_s = 0.005
+
+    def __init__(self, shell: Any) -> None:
+        """Live in the kernel of this shell."""
+        self._shell = shell
+        self._cells = CellWatch(shell)
+        self._constructed = living.Makers()
+        self._started = living.Makers()
+        self._shown: weakref.WeakKeyDictionary[Run, Dashboard] = weakref.WeakKeyDictionary()
+        self._nested = 0
+
+    def cell(self) -> Cell | None:
+        """Say which cell is running."""
+        return self._cells.now
+
+    def run_to_end(self, main: Callable[[], Coroutine[Any, Any, T]], *, debug: bool) -> T:
+        """Block the cell until the coroutine has ended; everything else on the loop goes on."""
+        self._nested += 1
+        try:
+            return run_nested(main)
+        finally:
+            self._nested -= 1
+
+    def constructed(self, scheduler: Scheduler) -> None:
+        """Stop what an earlier execution of this cell made: its name is rebound now."""
+        if (cell := self.cell()) is not None:
+            for former in self._constructed.note(cell, scheduler):
+                former.stop(stop_msg="the cell that made it was run again", wait=False)
+
+    def restarting(self, scheduler: Scheduler) -> bool:
+        """Say whether this start replaces the run that an earlier execution of the cell began."""
+        cell = self.cell()
+        return cell is not None and self._started.made_before(cell, scheduler)
+
+    def started(self, run: Run) -> None:
+        """Show the dashboard under the cell, and stop what the cell started when it last ran."""
+        living.began(run)
+        if (cell := self.cell()) is not None:
+            for former in self._started.note(cell, run.scheduler):
+                former.stop(stop_msg="the cell that started it was run again", wait=False)
+        if run.options.background and run.options.output == "log":
+            output.install()
+        if run.options.display and not _static():
+            from amltk_nb.views.widget import Dashboard
+
+            dashboard = self._shown[run] = Dashboard(run.scheduler)
+            dashboard._ipython_display_()
+
+    def interrupted(self, run: Run) -> bool:
+        """Let the run go on if only a wait for it was interrupted, and say so in one line."""
+        if self._nested or run.options.on_interrupt == "stop":
+            return False
+        print(  # noqa: T201 - the answer to a click on ■ belongs under the cell
+            f"Stopped waiting; {run.scheduler.name!r} runs on in the background. "
+            "End it with its Stop button or .stop()."
+        )
+        return True
+
+    def finished(self, run: Run) -> None:
+        """Freeze what is shown of it."""
+        if not any(s.last_run and s.last_run.options.background for s in living.living()):
+            output.uninstall()
+        dashboard = self._shown.pop(run, None)
+        if dashboard is not None:
+            dashboard.freeze()
+
+    def awaited(self, run: Run) -> None:
+        """Show the outcome as output of the waiting cell, where nothing live was shown."""
+        if run.options.display and _static():
+            show_static(run.scheduler)
+
+    def callback_output(self, run: Run) -> Callable[[str], AbstractContextManager[Any]] | None:
+        """Send what callbacks of a background run print to the log."""
+        if not run.options.background or run.options.output != "log":
+            return None
+        log = run.scheduler.log
+        return lambda source: output.captured(lambda text: log(source, "print", text))
+
+    def latest(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Find the newest definition of a function that a cell defined at top level."""
+        if not isinstance(fn, types.FunctionType) or fn.__module__ != "__main__":
+            return fn
+        newest = vars(sys.modules["__main__"]).get(fn.__qualname__)
+        return newest if isinstance(newest, types.FunctionType) else fn
+
+    def show(self, thing: Scheduler | Task[..., Any]) -> None:
+        """Display something: a scheduler live while it runs, all else as it stands."""
+        from amltk_nb.views.widget import Dashboard
+
+        if hasattr(thing, "snapshot") and thing.running() and not _static():
+            Dashboard(thing)._ipython_display_()
+        else:
+            show_static(thing)
+
+
+def _static() -> bool:
+    return os.environ.get("AMLTK_NB_STATIC") == "1"
+
+
+def show_static(thing: Scheduler | Task[..., Any]) -> None:
+    """Display static HTML and plain text, without a widget."""
+    from IPython.display import display
+
+    from amltk_nb.views.bundle import static_bundle
+
+    display(static_bundle(thing), raw=True)  # type: ignore[no-untyped-call]
