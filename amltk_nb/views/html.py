@@ -30,10 +30,9 @@ __all__ = ["N_ROWS", "N_ROWS_STABLE", "STYLE", "render", "render_task"]
 N_ROWS = 50  # of a table; a saved notebook should stay small
 N_ROWS_STABLE = 20
 NAME_CHARS = 60  # of a worker's name or a log's source
-LOG_CHARS = 2000  # of one log entry
 
 _FIRST = (CallState.FAILED, CallState.RUNNING, CallState.QUEUED)
-_TIMED_COLUMNS = frozenset({"Time", "Worker"})
+_TIMED_COLUMNS = frozenset({"Time", "Time (UTC)", "Worker"})
 _CLASSES = {
     "Id": "num",
     "Time": "num",
@@ -77,13 +76,15 @@ def render(snapshot: Snapshot, *, stable: bool = False, title: str | None = None
 
 def render_task(task: TaskRecord, *, stable: bool = False) -> str:
     """Draw one task as a self-contained HTML fragment; arguments as for `render`."""
-    return _root(_said("Task " + task.signature, stable=stable), [_task(task, stable=stable)])
+    return _root(words.said("Task " + task.signature, stable=stable), [_task(task, stable=stable)])
 
 
 def _root(label: str, parts: Iterable[str]) -> str:
     # `class` carries the whole scope, so it is written here and not by `_el`.
     body = "".join(part for part in parts if part)
-    return f'<section class="{ROOT_CLASS}" aria-label="{escape(label)}">{STYLE}{body}</section>'
+    # A group and no landmark: a notebook may hold dozens of them, and the same one twice.
+    label = escape(label)
+    return f'<div class="{ROOT_CLASS}" role="group" aria-label="{label}">{STYLE}{body}</div>'
 
 
 def _el(tag: str, *children: str, cls: str = "", **attributes: str | int) -> _Markup:
@@ -110,10 +111,6 @@ def _joined(parts: Iterable[str]) -> _Markup:
     return _Markup(sep.join(shown))
 
 
-def _said(text: str, *, stable: bool) -> str:
-    return words.visible(words.steady(text) if stable else text, words.ONE_LINE_CHARS)
-
-
 def _state(icon: str, word: str, tone: str) -> _Markup:
     icon_and_word = _el("span", icon, aria_hidden="true"), f"\N{NO-BREAK SPACE}{word}"
     return _el("span", *icon_and_word, cls=f"state {tone}")
@@ -128,9 +125,11 @@ def _section(title: str, n: int | None, *content: str, opened: bool = True) -> _
 def _head(snapshot: Snapshot, name: str, *, stable: bool) -> _Markup:
     run, backend = snapshot.run, snapshot.backend
     icon, tone = words.run_icon(run)
-    options = _said(words.options_text(backend.options), stable=stable)
+    options = words.said(words.options_text(backend.options), stable=stable)
     about = [
-        _el("span", _said(backend.name, stable=stable), " ", _el("code", options), cls="muted"),
+        _el(
+            "span", words.said(backend.name, stable=stable), " ", _el("code", options), cls="muted"
+        ),
         *(_el("span", note, cls="muted") for note in words.run_notes(snapshot, stable=stable)),
     ]
     state = _state(icon, words.outcome(run), tone)
@@ -211,21 +210,21 @@ def _call(
 ) -> dict[str, str]:
     """Return what each column says of a call; an empty string is an empty cell."""
     name = call.task if call.task and twins.get(call.function, 0) > 1 else call.function
-    task = [_el("code", _said(name, stable=stable))]
+    task = [_el("code", words.said(name, stable=stable))]
     if call.resubmitted_from is not None:
         task.append(_el("span", f" resubmit of {words.number(call.resubmitted_from)}", cls="muted"))
     seconds = words.seconds_of(call, now)
     row = {
         "Id": words.number(call.id),
         "Task": _Markup("".join(task)),
-        "Arguments": _el("code", _said(call.args, stable=stable)),
+        "Arguments": _el("code", words.said(call.args, stable=stable)),
         "State": _state(words.ICONS[call.state], call.state, call.state),
         "Time": ""
         if seconds is None
         else words.duration(seconds).replace(" ", "\N{NO-BREAK SPACE}"),
         "Worker": words.visible(call.worker or "", NAME_CHARS),
         "Attempt": words.number(call.attempt) if call.attempt > 1 else "",
-        "Error": _said(call.error or "", stable=stable),
+        "Error": words.said(call.error or "", stable=stable),
     }
     return {key: row[key] for key in row if not (stable and key in _TIMED_COLUMNS)}
 
@@ -238,8 +237,8 @@ def _table(label: str, rows: Sequence[Mapping[str, str]]) -> _Markup:
         _el("tr", *(_el("td", row[c], cls=_CLASSES.get(c, "")) for c in columns)) for row in rows
     ]
     table = _el("table", _el("thead", _el("tr", *head)), _el("tbody", *body), aria_label=label)
-    # A region that scrolls has to be reachable by keyboard.
-    return _el("div", table, cls="scroll", role="region", aria_label=label, tabindex=0)
+    # What scrolls has to be reachable by keyboard.
+    return _el("div", table, cls="scroll", role="group", aria_label=label, tabindex=0)
 
 
 def _more(n: int, noun: str) -> str:
@@ -269,14 +268,16 @@ def _tree(events: Iterable[EventRecord], *, wide: bool = False, stable: bool) ->
 
 
 def _event(event: EventRecord, *, stable: bool) -> _Markup:
-    name = _el("code", f"@{_said(event.name, stable=stable)}", cls="" if event.count else "muted")
+    name = _el(
+        "code", f"@{words.said(event.name, stable=stable)}", cls="" if event.count else "muted"
+    )
     count = _el("span", f" {words.number(event.count)}", cls="n") if event.count else ""
     callbacks = [_callback(c, stable=stable) for c in words.visible_callbacks(event)]
     return _el("li", name, count, _el("ul", *callbacks) if callbacks else "")
 
 
 def _callback(callback: CallbackRecord, *, stable: bool) -> _Markup:
-    parts: list[str] = [_el("code", _said(callback.text, stable=stable))]
+    parts: list[str] = [_el("code", words.said(callback.text, stable=stable))]
     if callback.n_calls:
         parts.append(_el("span", f" ({words.number(callback.n_calls)})", cls="n"))
     if callback.n_errors:
@@ -288,10 +289,10 @@ def _callback(callback: CallbackRecord, *, stable: bool) -> _Markup:
 
 
 def _task(task: TaskRecord, *, stable: bool) -> _Markup:
-    ref = _el("code", _said(task.ref, stable=stable))
+    ref = _el("code", words.said(task.ref, stable=stable))
     about = [_el("span", "Ref: ", ref, cls="muted"), *_counts(task.counts, zeros=False)]
     summary = _el(
-        "summary", _el("strong", "Task "), _el("code", _said(task.signature, stable=stable))
+        "summary", _el("strong", "Task "), _el("code", words.said(task.signature, stable=stable))
     )
     cards = [_plugin(plugin, stable=stable) for plugin in task.plugins]
     events = words.with_something(task.events)
@@ -310,7 +311,7 @@ def _plugin(plugin: PluginRecord, *, stable: bool) -> _Markup:
         _el("tr", _el("th", label, scope="row"), _el("td", value))
         for label, value in words.plugin_rows(plugin, stable=stable)
     ]
-    caption = _el("caption", _said(plugin.name, stable=stable))
+    caption = _el("caption", words.said(plugin.name, stable=stable))
     table = _el("table", caption, _el("tbody", *rows))
     return _el("div", table, cls="card")
 
@@ -318,10 +319,8 @@ def _plugin(plugin: PluginRecord, *, stable: bool) -> _Markup:
 def _log(snapshot: Snapshot, *, stable: bool) -> str:
     if not snapshot.log:
         return ""
-    if stable:
-        rows = [_message(*entry) for entry in words.stable_log(snapshot.log)]
-    else:
-        rows = _log_rows(snapshot.log)
+    told = words.stable_log(snapshot.log) if stable else snapshot.log
+    rows = [_message(record, stable=stable) for record in told]
     n_all = len(rows)
     shown = rows[:N_ROWS_STABLE] if stable else rows[-N_ROWS:]
     if not shown:
@@ -330,17 +329,13 @@ def _log(snapshot: Snapshot, *, stable: bool) -> str:
     return _section("Log", n_all, _table("Log", shown), more, opened=False)
 
 
-def _log_rows(log: Iterable[LogRecord]) -> list[dict[str, str]]:
-    return [
-        {"Time (UTC)": f"{datetime.fromtimestamp(record.at, UTC):%H:%M:%S}"}
-        | _message(record.source, record.level, record.text)
-        for record in log
-    ]
-
-
-def _message(source: str, level: str, text: str) -> dict[str, str]:
-    return {
-        "Source": words.visible(source, NAME_CHARS),
-        "Level": "" if level == "print" else words.visible(level, 20),
-        "Message": _el("pre", words.visible(text.rstrip("\n"), LOG_CHARS, lines=True)),
+def _message(record: LogRecord, *, stable: bool) -> dict[str, str]:
+    time = f"{datetime.fromtimestamp(record.at, UTC):%H:%M:%S}"
+    text = words.said(record.text.rstrip("\n"), words.LOG_CHARS, stable=stable, lines=True)
+    row = {
+        "Time (UTC)": time,
+        "Source": words.said(record.source, NAME_CHARS, stable=stable),
+        "Level": "" if record.level == "print" else words.visible(record.level, NAME_CHARS),
+        "Message": _el("pre", text),
     }
+    return {key: row[key] for key in row if not (stable and key in _TIMED_COLUMNS)}

@@ -66,9 +66,9 @@ def render_task(task: TaskRecord, *, stable: bool = False) -> RenderableType:
     parts.extend(_event(event, stable=stable) for event in words.with_something(task.events))
     return Panel(
         Group(*parts),
-        title=_text("Task " + _said(task.signature, stable=stable), "bold"),
+        title=_text("Task " + words.said(task.signature, stable=stable), "bold"),
         title_align="left",
-        subtitle=_text("Ref: " + _said(task.ref, stable=stable), "dim"),
+        subtitle=_text("Ref: " + words.said(task.ref, stable=stable), "dim"),
         border_style="blue",
     )
 
@@ -114,10 +114,6 @@ def _text(text: str, style: str = "") -> Text:
     return Text(text, style, overflow="fold")
 
 
-def _said(text: str, *, stable: bool) -> str:
-    return words.visible(words.steady(text) if stable else text, words.ONE_LINE_CHARS)
-
-
 def _head(snapshot: Snapshot, *, stable: bool) -> Panel:
     run = snapshot.run
     title = _text(words.title_of(snapshot), "bold")
@@ -144,8 +140,8 @@ def _head(snapshot: Snapshot, *, stable: bool) -> Panel:
 
 
 def _executor(backend: BackendRecord, *, stable: bool) -> Panel:
-    options = _text(_said(words.options_text(backend.options), stable=stable))
-    name = _text(_said(backend.name, stable=stable))
+    options = _text(words.said(words.options_text(backend.options), stable=stable))
+    name = _text(words.said(backend.name, stable=stable))
     return Panel.fit(options, title=name, title_align="left")
 
 
@@ -189,7 +185,7 @@ def _call(call: CallRecord) -> Text:
 
 
 def _event(event: EventRecord, *, stable: bool) -> RenderableType:
-    text = _text(f"@{_said(event.name, stable=stable)}", "magenta" if event.count else "dim")
+    text = _text(f"@{words.said(event.name, stable=stable)}", "magenta" if event.count else "dim")
     if event.count:
         text.append(f" {words.number(event.count)}", "yellow")
     callbacks = words.visible_callbacks(event)
@@ -202,7 +198,7 @@ def _event(event: EventRecord, *, stable: bool) -> RenderableType:
 
 
 def _callback(callback: CallbackRecord, *, stable: bool) -> Text:
-    text = _text(_said(callback.text, stable=stable))
+    text = _text(words.said(callback.text, stable=stable))
     if callback.cell:
         text.append(f" {words.cell_note(callback)}", "dim")
     if callback.n_calls:
@@ -218,5 +214,5 @@ def _plugin(plugin: PluginRecord, *, stable: bool) -> Panel:
     table.add_column(overflow="fold")
     for label, value in words.plugin_rows(plugin, stable=stable):
         table.add_row(_text(label), _text(value))
-    title = _text(f"Plugin {_said(plugin.name, stable=stable)}")
+    title = _text(f"Plugin {words.said(plugin.name, stable=stable)}")
     return Panel.fit(table, title=title, title_align="left")

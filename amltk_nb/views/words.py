@@ -26,6 +26,7 @@ from amltk_nb.scheduling.states import ENDED, CallState, RunState
 
 __all__ = [
     "ICONS",
+    "LOG_CHARS",
     "ONE_LINE_CHARS",
     "REASON_CHARS",
     "cell_note",
@@ -39,6 +40,7 @@ __all__ = [
     "reason_of",
     "run_icon",
     "run_notes",
+    "said",
     "seconds_of",
     "stable_log",
     "steady",
@@ -52,6 +54,7 @@ __all__ = [
 
 ONE_LINE_CHARS = 200  # of a name, an argument list or an error shown in one line
 REASON_CHARS = 500  # of why a run ended
+LOG_CHARS = 2000  # of one log entry
 
 ICONS: dict[str, str] = {
     "queued": "○",
@@ -112,6 +115,18 @@ def steady(text: str) -> str:
     """Leave out of a text what differs between equal runs: addresses, process ids, workers."""
     text = _ADDRESS.sub("0x…", text)
     return _WORKER.sub("worker", _PID.sub(r"\1…", text))
+
+
+def said(
+    text: str, limit: int = ONE_LINE_CHARS, *, stable: bool = False, lines: bool = False
+) -> str:
+    """Spell a string of the user's program for a view; see `visible` and `steady`."""
+    if not stable:
+        return visible(text, limit, lines=lines)
+    # Only the beginning of a huge text is searched, and its length may differ between runs.
+    head = steady(text[: 4 * limit])
+    cut = len(head) > limit or len(text) > 4 * limit
+    return visible(head[:limit], lines=lines) + "… (cut)" * cut
 
 
 def number(n: int) -> str:
@@ -190,8 +205,7 @@ def run_icon(run: RunRecord) -> tuple[str, str]:
 
 def reason_of(run: RunRecord, *, stable: bool) -> str:
     """Say why a run ended or is ending, if there is more to say than its exit code."""
-    reason = run.reason or ""
-    return visible(steady(reason) if stable else reason, REASON_CHARS)
+    return said(run.reason or "", REASON_CHARS, stable=stable)
 
 
 def run_notes(snapshot: Snapshot, *, stable: bool) -> list[str]:
@@ -238,7 +252,7 @@ def plugin_rows(plugin: PluginRecord, *, stable: bool) -> list[tuple[str, str]]:
             timed = key.endswith("_s") and isinstance(value, int | float)
             text = duration(value) if timed else value_text(value)
             label = visible(key.removesuffix("_s" if timed else "").replace("_", " "), 60)
-            rows.append((label, visible(steady(text) if stable else text, ONE_LINE_CHARS)))
+            rows.append((label, said(text, stable=stable)))
     return rows
 
 
@@ -249,18 +263,23 @@ def seconds_of(call: CallRecord, now: float) -> float | None:
     return (call.ended_at if call.ended_at is not None else now) - call.started_at
 
 
-def stable_log(log: Iterable[LogRecord]) -> list[tuple[str, str, str]]:
-    """Return (source, level, text) of a log in an order that does not depend on timing.
+def stable_log(log: Iterable[LogRecord]) -> list[LogRecord]:
+    """Return a log in an order that does not depend on timing.
 
     What the engine remarks by the way is left out: it tells of durations and workers.
     """
     chatter = {"debug", "info"}
-    told = (record for record in log if record.source != "scheduler" or record.level not in chatter)
-    rows = [(steady(record.source), record.level, steady(record.text)) for record in told]
-    return sorted(rows, key=lambda row: [_natural(part) for part in row])
+    told = [record for record in log if record.source != "scheduler" or record.level not in chatter]
+    return sorted(told, key=_order_of)
+
+
+def _order_of(record: LogRecord) -> list[Any]:
+    texts = [said(text, LOG_CHARS, stable=True) for text in (record.source, record.level)]
+    text = said(record.text, LOG_CHARS, stable=True)
+    return [*texts, _natural(text), text]
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
     """Make "score 9" sort before "score 10"; digits and other parts alternate."""
-    parts = re.split(r"([0-9]{1,18})", text[:ONE_LINE_CHARS])
+    parts = re.split(r"([0-9]{1,18})", text)
     return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)]
