@@ -8,7 +8,7 @@ Words, not icons, tell the state: they survive any font, any encoding and any sc
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
@@ -28,7 +28,7 @@ from amltk_nb.scheduling.snapshot import (
 from amltk_nb.scheduling.states import ENDED, CallState, RunState
 from amltk_nb.views import words
 
-__all__ = ["PLAIN_WIDTH", "line", "plain", "render", "render_task"]
+__all__ = ["PLAIN_WIDTH", "line", "plain", "plain_task", "render", "render_task"]
 
 PLAIN_WIDTH = 80  # columns of `plain`
 N_QUEUE_ROWS = 6  # calls named in the box
@@ -42,18 +42,23 @@ _STYLES = {
 }
 
 
-def render(snapshot: Snapshot, *, stable: bool = False) -> RenderableType:
+def render(
+    snapshot: Snapshot, *, stable: bool = False, extra: Iterable[RenderableType] = ()
+) -> RenderableType:
     """Draw a scheduler for a rich console.
 
     Args:
         snapshot: what to draw.
         stable: leave out what differs between two equal runs (times, workers, single calls).
+        extra: what else the user wants to see below it.
     """
     tree = Tree(_head(snapshot, stable=stable), guide_style="bold")
     if snapshot.events:
         tree.add(Group(*(_event(event, stable=stable) for event in snapshot.events)))
     for task in snapshot.tasks:
         tree.add(render_task(task, stable=stable))
+    for thing in extra:
+        tree.add(thing)
     return tree
 
 
@@ -80,21 +85,12 @@ def plain(snapshot: Snapshot, *, stable: bool = False) -> str:
         snapshot: what to draw.
         stable: leave out what differs between two equal runs; saved notebooks hold this form.
     """
-    file = io.StringIO()
-    # Every property that rich would otherwise ask the environment for is given.
-    console = Console(
-        file=file,
-        width=PLAIN_WIDTH,
-        color_system=None,
-        force_terminal=False,
-        force_jupyter=False,
-        force_interactive=False,
-        legacy_windows=False,
-        emoji=False,
-        highlight=False,
-    )
-    console.print(render(snapshot, stable=stable))
-    return "\n".join(row.rstrip() for row in file.getvalue().rstrip().split("\n"))
+    return _printed(render(snapshot, stable=stable))
+
+
+def plain_task(task: TaskRecord, *, stable: bool = False) -> str:
+    """Draw one task like `plain` draws a scheduler."""
+    return _printed(render_task(task, stable=stable))
 
 
 def line(snapshot: Snapshot) -> str:
@@ -107,6 +103,24 @@ def line(snapshot: Snapshot) -> str:
         *(counts or ["no calls"]),
     ]
     return f"<{words.title_of(snapshot)}: {', '.join(said)}>"
+
+
+def _printed(thing: RenderableType) -> str:
+    """Print in black and white; everything that rich would ask the environment for is given."""
+    file = io.StringIO()
+    console = Console(
+        file=file,
+        width=PLAIN_WIDTH,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        force_interactive=False,
+        legacy_windows=False,
+        emoji=False,
+        highlight=False,
+    )
+    console.print(thing)
+    return "\n".join(row.rstrip() for row in file.getvalue().rstrip().split("\n"))
 
 
 def _text(text: str, style: str = "") -> Text:

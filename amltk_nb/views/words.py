@@ -73,6 +73,10 @@ _HIDING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]+")
 _PID = re.compile(r"\b(pid[ =:]{1,2})\d+")
+_SOURCE_FILE = re.compile(
+    r"(?<![\w./\\])(?:[A-Za-z]:)?(?:[/\\][^/\\\s\"':]+)+[/\\]([\w.+-]+\.py)\b(?::\d+)?"
+)
+_FRAMES = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n)*", re.MULTILINE)
 _WORKER = re.compile(r"\bworker-\d+\b")
 # Keys of plugin states carry their unit, so what measures time says so by its name.
 _TIMED_KEY = re.compile(r"(_s|_at|\bpid|_pid|\bworker|_worker)$")
@@ -112,8 +116,11 @@ def _spelled_in_lines(char: str) -> str:
 
 
 def steady(text: str) -> str:
-    """Leave out of a text what differs between equal runs: addresses, process ids, workers."""
-    text = _ADDRESS.sub("0x…", text)
+    """Leave out of a text what differs between equal runs on one machine or another.
+
+    That is addresses, process ids, workers, the frames of tracebacks and where source files lie.
+    """
+    text = _SOURCE_FILE.sub(r"\1", _ADDRESS.sub("0x…", _FRAMES.sub("", text)))
     return _WORKER.sub("worker", _PID.sub(r"\1…", text))
 
 
@@ -184,8 +191,9 @@ def options_text(options: Mapping[str, Any]) -> str:
 
 
 def title_of(snapshot: Snapshot) -> str:
-    """Name a scheduler: "Scheduler 'seeds'", or only "Scheduler"."""
-    return f"Scheduler '{visible(snapshot.name, 40)}'" if snapshot.name else "Scheduler"
+    """Name a scheduler: "Scheduler 'seeds'", or only "Scheduler" if its user gave no name."""
+    named = snapshot.name not in ("", "scheduler")
+    return f"Scheduler '{visible(snapshot.name, 40)}'" if named else "Scheduler"
 
 
 def outcome(run: RunRecord) -> str:

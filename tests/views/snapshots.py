@@ -168,7 +168,7 @@ def running() -> Snapshot:
 def paused() -> Snapshot:
     return Snapshot(
         version=8,
-        name="",
+        name="scheduler",
         run=RunRecord(state=RunState.PAUSED, n=2, started_at=T0, elapsed_s=75.0),
         backend=BackendRecord(
             name="ThreadExecutor",

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from rich.panel import Panel
 
 from amltk_nb.scheduling.snapshot import CallRecord, LogRecord, Snapshot
 from amltk_nb.views import text, words
@@ -170,17 +171,26 @@ def test_events_stand_in_declaration_order_and_hidden_callbacks_nowhere() -> Non
 
 
 def test_a_task_alone() -> None:
-    console = Console(file=io.StringIO(), width=60, color_system=None)
-    console.print(text.render_task(ALL["exhausted"].tasks[1]))
-    assert console.file.getvalue() == (  # type: ignore[attr-defined]
-        "╭─ Task collatz(n: int) -> int ────────────────────────────╮\n"
-        "│ 2 done                                                   │\n"
-        "│ @on_submitted 2                                          │\n"
-        "│ @on_done 2                                               │\n"
-        "│ @on_result 2                                             │\n"
-        "│ @on_returned 2                                           │\n"
-        "╰────────────────── Ref: Task-collatz-2 ───────────────────╯\n"
-    )
+    side = "─" * 27
+    rows = ["2 done", "@on_submitted 2", "@on_done 2", "@on_result 2", "@on_returned 2"]
+    assert text.plain_task(ALL["exhausted"].tasks[1]).split("\n") == [
+        "╭─ Task collatz(n: int) -> int " + "─" * 48 + "╮",
+        *(f"│ {row:76} │" for row in rows),
+        f"╰─{side} Ref: Task-collatz-2 {side}──╯",
+    ]
+    limited = text.plain_task(ALL["running"].tasks[0], stable=True)
+    assert "concurrent  2/2" in limited
+    assert "saved" not in limited
+
+
+def test_what_the_user_adds_stands_below() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=80, color_system=None)
+    console.print(text.render(ALL["exhausted"], extra=(Panel("mine"), "[bold]more[/]")))
+    rows = file.getvalue().split("\n")
+    assert rows[-5].startswith("┣━━ ╭───")
+    assert rows[-4].startswith("┃   │ mine ")
+    assert rows[-2].rstrip() == "┗━━ more"
 
 
 def test_the_error_that_ended_a_run_is_shown_whole() -> None:
@@ -267,6 +277,34 @@ def test_steady_text_keeps_everything_but_what_differs_between_runs() -> None:
     said = "worker-12 (pid 4212, pid=7) broke <Model at 0x7Fd0c0> on 0xff of coworker-1"
     expected = "worker (pid …, pid=…) broke <Model at 0x…> on 0xff of coworker-1"
     assert words.steady(said) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("/tmp/ipykernel_77/3141.py:2 and C:\\Users\\me\\a.b.py", "3141.py and a.b.py"),
+        ("'/a/b/c.py', \"/d/e.py\"", "'c.py', \"e.py\""),
+        ("/data/x.csv lib/task.py:3 1/2/3 /a.py", "/data/x.csv lib/task.py:3 1/2/3 /a.py"),
+        ("/a" * 4000, "/a" * 4000),
+    ],
+    ids=["kernel", "quoted", "not sources", "many slashes"],
+)
+def test_steady_source_files_keep_their_names(raw: str, expected: str) -> None:
+    assert words.steady(raw) == expected
+
+
+def test_steady_tracebacks_keep_what_was_raised() -> None:
+    said = (
+        "KeyError: 'a'\n\nDuring handling of the above:\n\n"
+        "Traceback (most recent call last):\n"
+        '  File "/tmp/ipykernel_77/3141.py", line 3, in record\n'
+        "    raise ValueError(1)\n"
+        "ValueError: 1\nemitted at /srv/lib/task.py:213 in tell.\n"
+    )
+    assert words.steady(said) == (
+        "KeyError: 'a'\n\nDuring handling of the above:\n\n"
+        "ValueError: 1\nemitted at task.py in tell.\n"
+    )
 
 
 def test_measured_times_of_plugins_are_not_stable() -> None:
