@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amltk_nb.errors import AmltkError, SchedulerNotRunningError
     from amltk_nb.events import Emitter, Event, EventManager, Subscriber
-    from amltk_nb.notebook import load_ipython_extension, schedulers
+    from amltk_nb.notebook import schedulers
     from amltk_nb.scheduling import (
         Call,
         CallLimiter,
@@ -65,7 +65,6 @@ __version__ = "0.1.0"
 _HOMES = {
     "AmltkError": "amltk_nb.errors",
     "Requeue": "amltk_nb.types",
-    "load_ipython_extension": "amltk_nb.notebook",
     "schedulers": "amltk_nb.notebook",
 }
 
@@ -85,7 +84,9 @@ def __dir__() -> list[str]:
 def _enter_notebook() -> None:
     """In a kernel, put the notebook's host in place; IPython is never imported for that."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    shell = (
+        ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    )
     if shell is not None and hasattr(shell, "kernel"):
         import_module("amltk_nb.notebook").enter(shell)
 

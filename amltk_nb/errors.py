@@ -9,13 +9,14 @@ standard error that callers already catch::
     ├── SchedulerNotRunningError  (RuntimeError)        work handed to a scheduler that takes none now
     ├── SchedulerRunningError     (RuntimeError)        started twice
     ├── NoRunningLoopError        (RuntimeError)        start() outside of an event loop
+    ├── RunningLoopError          (RuntimeError)        run() inside of one
     ├── ExecutorClosedError       (RuntimeError)        the user's executor was shut down
     ├── CannotEndError            (RuntimeError)        the backend cannot end a running call
     ├── CallNotFoundError         (KeyError)            no such call, or it left the history
     ├── CommandError              (ValueError)          a message from the page that makes no sense
     ├── MissingExtraError         (ImportError)         an optional library is not installed
     ├── NotPicklableError         (TypeError, PicklingError)  something cannot travel to a worker
-    ├── PluginError               (RuntimeError)        a plugin attached wrongly, or its hook failed
+    ├── PluginError               (RuntimeError)        a plugin that does not fit, or fails
     └── WorkerDiedError           (BrokenProcessPool)   the process that ran the call is gone
         └── WorkerStartError                            workers cannot start at all
 """
@@ -37,6 +38,7 @@ __all__ = [
     "NoRunningLoopError",
     "NotPicklableError",
     "PluginError",
+    "RunningLoopError",
     "SchedulerNotRunningError",
     "SchedulerRunningError",
     "WorkerDiedError",
@@ -66,6 +68,10 @@ class SchedulerRunningError(AmltkError, RuntimeError):
 
 class NoRunningLoopError(AmltkError, RuntimeError):
     """`start()` was called where no event loop runs."""
+
+
+class RunningLoopError(AmltkError, RuntimeError):
+    """`run()` was called where an event loop runs, outside of a notebook."""
 
 
 class ExecutorClosedError(AmltkError, RuntimeError):

@@ -49,7 +49,7 @@ class Host:
         Raises:
             RunningLoopError: a loop already runs in this thread, which would deadlock.
         """
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - asks without raising
+        if asyncio._get_running_loop() is not None:
             raise RunningLoopError(
                 "run() was called inside a running event loop and would block it. Use "
                 "`await scheduler.async_run()`, or `run = scheduler.start()` and `await run`."
@@ -89,9 +89,10 @@ class Host:
     def rich(self, thing: Scheduler | Task[..., Any]) -> Any:
         """Make the rich rendering of a scheduler or a task; the engine knows no view."""
         text = import_module("amltk_nb.views.text")
-        if hasattr(thing, "snapshot"):
-            return text.render(thing.snapshot(), extra=tuple(thing.renderables))
-        return text.render_task(thing.record())
+        snapshot = getattr(thing, "snapshot", None)
+        if snapshot is None:
+            return text.render_task(thing.record())  # type: ignore[union-attr]
+        return text.render(snapshot(), extra=tuple(thing.renderables))  # type: ignore[union-attr]
 
     def latest(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Find the newest definition of a function of the notebook; others stay what they are."""

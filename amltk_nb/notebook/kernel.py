@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import types
 import weakref
@@ -14,11 +13,12 @@ from amltk_nb.host import Cell, Host
 from amltk_nb.notebook import living, output
 from amltk_nb.notebook.cells import CellWatch
 from amltk_nb.notebook.nested import run_nested
+from amltk_nb.scheduling.task import Task
+from amltk_nb.views.bundle import is_static, static_bundle
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.scheduler import Scheduler
-    from amltk_nb.scheduling.task import Task
     from amltk_nb.views.widget import Dashboard
 
 __all__ = ["KernelHost"]
@@ -72,7 +72,7 @@ class KernelHost(Host):
                 former.stop(stop_msg="the cell that started it was run again", wait=False)
         if run.options.background and run.options.output == "log":
             output.install()
-        if run.options.display and not _static():
+        if run.options.display and not is_static():
             from amltk_nb.views.widget import Dashboard
 
             dashboard = self._shown[run] = Dashboard(run.scheduler)
@@ -82,7 +82,7 @@ class KernelHost(Host):
         """Let the run go on if only a wait for it was interrupted, and say so in one line."""
         if self._nested or run.options.on_interrupt == "stop":
             return False
-        print(  # noqa: T201 - the answer to a click on ■ belongs under the cell
+        print(
             f"Stopped waiting; {run.scheduler.name!r} runs on in the background. "
             "End it with its Stop button or .stop()."
         )
@@ -98,7 +98,7 @@ class KernelHost(Host):
 
     def awaited(self, run: Run) -> None:
         """Show the outcome as output of the waiting cell, where nothing live was shown."""
-        if run.options.display and _static():
+        if run.options.display and is_static():
             show_static(run.scheduler)
 
     def callback_output(self, run: Run) -> Callable[[str], AbstractContextManager[Any]] | None:
@@ -119,20 +119,15 @@ class KernelHost(Host):
         """Display something: a scheduler live while it runs, all else as it stands."""
         from amltk_nb.views.widget import Dashboard
 
-        if hasattr(thing, "snapshot") and thing.running() and not _static():
-            Dashboard(thing)._ipython_display_()
+        scheduler = thing if not isinstance(thing, Task) else None
+        if scheduler is not None and scheduler.running() and not is_static():
+            Dashboard(scheduler)._ipython_display_()
         else:
             show_static(thing)
-
-
-def _static() -> bool:
-    return os.environ.get("AMLTK_NB_STATIC") == "1"
 
 
 def show_static(thing: Scheduler | Task[..., Any]) -> None:
     """Display static HTML and plain text, without a widget."""
     from IPython.display import display
-
-    from amltk_nb.views.bundle import static_bundle
 
     display(static_bundle(thing), raw=True)  # type: ignore[no-untyped-call]

@@ -102,7 +102,7 @@ def short_repr(value: Any, limit: int = 60) -> str:
 
 
 def _guarded_repr(value: Any, limit: int) -> str:
-    import reprlib  # noqa: PLC0415 - most calls carry plain values only
+    import reprlib
 
     shortener = reprlib.Repr()
     shortener.maxother = shortener.maxlong = limit
@@ -113,5 +113,5 @@ def _guarded_repr(value: Any, limit: int) -> str:
         return str(value.__qualname__)
     try:
         return shortener.repr(value)
-    except Exception as error:  # noqa: BLE001 - a user's __repr__ must not fail the call
+    except Exception as error:
         return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from amltk_nb.errors import MissingExtraError
 from amltk_nb.scheduling.call import Call
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from amltk_nb.events import Emitter
+    from amltk_nb.scheduling.core import SchedulerCore
     from amltk_nb.scheduling.plugins.base import Plugin
     from amltk_nb.scheduling.run import Run
-    from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.scheduling.task import Task
 
 __all__ = ["calls", "frame", "line", "rows", "snapshot", "task_record"]
@@ -37,7 +37,7 @@ _ARGS_TEXT = 120  # characters
 _FAILURES_SHOWN = 50
 
 
-def snapshot(scheduler: Scheduler, *, max_calls: int) -> Snapshot:
+def snapshot(scheduler: SchedulerCore, *, max_calls: int) -> Snapshot:
     """Build the record tree; see `Scheduler.snapshot`."""
     version = scheduler.version  # read first: a change meanwhile makes a newer one
     counts = _counts(scheduler)
@@ -52,14 +52,14 @@ def snapshot(scheduler: Scheduler, *, max_calls: int) -> Snapshot:
         tasks=tuple(task_record(task) for task in list(scheduler.tasks)),
         calls=tuple(shown),
         workers=scheduler.backend.workers(),
-        log=tuple(list(scheduler.history.log_tail)),
+        log=tuple(scheduler.history.log_tail),
         now=scheduler.clock(),
         n_calls_hidden=max(0, sum(counts.values()) - len(shown)),
     )
 
 
 def calls(
-    scheduler: Scheduler, state: CallState | str | None, *, before: int | None, limit: int
+    scheduler: SchedulerCore, state: CallState | str | None, *, before: int | None, limit: int
 ) -> list[CallRecord]:
     """List calls, newest first; see `Scheduler.calls`."""
     wanted = None if state is None else CallState(state)
@@ -71,15 +71,15 @@ def calls(
     return [_record(call) for call in islice(found, limit)]
 
 
-def rows(scheduler: Scheduler) -> list[dict[str, Any]]:
+def rows(scheduler: SchedulerCore) -> list[dict[str, Any]]:
     """List every remembered call; see `Scheduler.records`."""
     return [_row(_record(call)) for call in sorted(_all(scheduler), key=lambda c: c.id)]
 
 
-def frame(scheduler: Scheduler) -> pd.DataFrame:
+def frame(scheduler: SchedulerCore) -> pd.DataFrame:
     """Return the rows as a DataFrame; see `Scheduler.to_frame`."""
     try:
-        import pandas as pd  # noqa: PLC0415 - optional
+        import pandas as pd
     except ImportError:
         raise MissingExtraError(
             "to_frame() needs pandas, which is not installed: pip install 'amltk-nb[pandas]'. "
@@ -95,19 +95,20 @@ def frame(scheduler: Scheduler) -> pd.DataFrame:
     return pd.DataFrame(rows(scheduler), columns=columns)
 
 
-def line(scheduler: Scheduler) -> str:
+def line(scheduler: SchedulerCore) -> str:
     """Say in one line how it stands."""
     backend, counts = scheduler.backend, _counts(scheduler)
     told = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "no calls"
-    return f"<Scheduler {scheduler.name!r}: {scheduler.state}, {backend.name}({backend.n_workers}), {told}>"
+    runs_on = f"{backend.name}({backend.n_workers})"
+    return f"<Scheduler {scheduler.name!r}: {scheduler.state}, {runs_on}, {told}>"
 
 
-def _all(scheduler: Scheduler) -> list[Call]:
+def _all(scheduler: SchedulerCore) -> list[Call]:
     active = list(scheduler.last_run.active.values()) if scheduler.last_run else []
     return [*active, *scheduler.history.latest()]
 
 
-def _shown(scheduler: Scheduler, most: int) -> Iterator[Call]:
+def _shown(scheduler: SchedulerCore, most: int) -> Iterator[Call]:
     """Running ones, then the next in the queue, then failures, then those that ended last."""
     history, run = scheduler.history, scheduler.last_run
     chosen: dict[int, Call] = {}
@@ -129,7 +130,7 @@ def _active(run: Run | None) -> list[Call]:
     return list(run.active.values()) if run else []
 
 
-def _counts(scheduler: Scheduler) -> dict[CallState, int]:
+def _counts(scheduler: SchedulerCore) -> dict[CallState, int]:
     run, ended = scheduler.last_run, scheduler.history.counts
     n_queued = run.dispatch.n_queued if run else 0
     n_active = len(run.active) if run else 0
@@ -137,7 +138,7 @@ def _counts(scheduler: Scheduler) -> dict[CallState, int]:
     return {state: live.get(state, ended[state]) for state in CallState}
 
 
-def _run_record(scheduler: Scheduler) -> RunRecord:
+def _run_record(scheduler: SchedulerCore) -> RunRecord:
     run = scheduler.last_run
     if run is None:
         return RunRecord(state=scheduler.state)
@@ -172,7 +173,7 @@ def _events(emitter: Emitter) -> tuple[EventRecord, ...]:
                 for h in emitter.handlers(event)
             ),
         )
-        for event in emitter.events
+        for event in cast("tuple[Any, ...]", emitter.events)
     )
 
 
@@ -192,7 +193,7 @@ def task_record(task: Task[..., Any]) -> TaskRecord:
 def _plugin(plugin: Plugin) -> PluginRecord:
     try:
         state: Mapping[str, Any] = dict(plugin.state())
-    except Exception as error:  # noqa: BLE001 - a view must not fail for one plugin
+    except Exception as error:
         state = {"state() failed": f"{type(error).__name__}: {error}"}
     return PluginRecord(name=plugin.name, state=state)
 
@@ -235,7 +236,7 @@ def _error_text(error: BaseException | None) -> str | None:
         return None
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - a user's __str__ must not break the views
+    except Exception:
         message = "(its message cannot be shown)"
     first = message.splitlines()[0] if message else ""
     return f"{type(error).__name__}: {first}"[:300] if first else type(error).__name__

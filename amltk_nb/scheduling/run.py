@@ -12,22 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import traceback
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from amltk_nb import host
 from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.dispatch import Dispatcher
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
-from amltk_nb.scheduling.history import short_repr
 from amltk_nb.scheduling.inbox import Inbox
 from amltk_nb.scheduling.options import RunOptions
 from amltk_nb.scheduling.plugins.base import release_all
+from amltk_nb.scheduling.settling import book, resolve, tell
 from amltk_nb.scheduling.states import CallState, RunState
+from amltk_nb.scheduling.waiting import in_thread
 
 if TYPE_CHECKING:
     from amltk_nb.events import Event, Handler
@@ -150,7 +150,7 @@ class Run:
             return
         try:
             fn(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 - the run's policy decides
+        except BaseException as error:
             self._failed(error, f"{getattr(fn, '__name__', fn)}() by call_later")
 
     def __repr__(self) -> str:
@@ -249,7 +249,7 @@ class Run:
         except asyncio.CancelledError:
             self.end_now(ExitCode.CANCELLED, "the event loop was closed")
             raise
-        except BaseException as error:  # noqa: BLE001 - ours; the user must not wait for ever
+        except BaseException as error:
             self._fail(error)
             self.end_now(ExitCode.EXCEPTION, f"{type(error).__name__}: {error}")
 
@@ -263,7 +263,7 @@ class Run:
             await self._nothing_in_flight(lambda: not ending.wait)
         if not ending.wait:
             self._leave_behind()
-        await _in_thread(lambda: self.scheduler.backend.close(end_running=not ending.wait))
+        await in_thread(lambda: self.scheduler.backend.close(end_running=not ending.wait))
         await self._nothing_in_flight(lambda: False)
         self._conclude()
 
@@ -449,9 +449,9 @@ class Run:
 
     def _handle(self, item: Outcome | Callable[[], None]) -> None:
         if item.__class__ is Outcome:
-            self._settle(item)  # type: ignore[arg-type]
+            self._settle(cast("Outcome", item))
         else:
-            item()  # type: ignore[operator]
+            cast("Callable[[], None]", item)()
 
     def _settle(self, outcome: Outcome) -> None:
         """End one call: state, future, plugins, history, then its events and the policy."""
@@ -462,34 +462,11 @@ class Run:
         assert future is not None
         asked = call.id in self._cancels_asked or call.state is CallState.CANCELLED
         self._cancels_asked.discard(call.id)
-        self._book(call, outcome)
-        if call.state is CallState.CANCELLED:
-            future.settle_cancelled()
-        elif call.error is not None:
-            future.set_exception(call.error)
-            future.exception()  # seen: the run's policy deals with it, not the collector
-        else:
-            future.set_result(outcome.value)
+        book(call, outcome, now=self.scheduler.clock())
+        resolve(future, call, outcome.value)
         self._let_go(call)
-        self._tell(call, future, outcome.value)
+        tell(self.scheduler, call, future, outcome.value)
         self._apply(call, asked)
-
-    def _book(self, call: Call, outcome: Outcome) -> None:
-        call.ended_at = self.scheduler.clock()
-        call.started_at = outcome.started_at
-        call.seconds = outcome.seconds
-        call.worker = outcome.worker or call.worker
-        call.output = outcome.output
-        if call.state is CallState.CANCELLED or outcome.cancelled:
-            if call.state is not CallState.CANCELLED:
-                call.move(CallState.CANCELLED)
-        elif outcome.error is not None:
-            call.error = _storable(outcome.error)
-            if call.state is not CallState.FAILED:
-                call.move(CallState.FAILED)
-        else:
-            call.result_text = short_repr(outcome.value, 200)
-            call.move(CallState.DONE)
 
     def _let_go(self, call: Call) -> None:
         if (task := call.task) is not None:
@@ -500,23 +477,6 @@ class Run:
         call.work = (call.fn, call.args, call.kwargs)
         call.canceller = None
         self.scheduler.history.add(call)
-
-    def _tell(self, call: Call, future: Any, value: Any) -> None:
-        scheduler, task = self.scheduler, call.task
-        if call.state is CallState.CANCELLED:
-            scheduler.cancelled.emit(future)
-            if task is not None:
-                task.tell_cancelled(future)
-        elif call.error is not None:
-            scheduler.done.emit(future)
-            scheduler.failed.emit(future, call.error)
-            if task is not None:
-                task.tell_failed(future, call.error)
-        else:
-            scheduler.done.emit(future)
-            scheduler.returned.emit(future, value)
-            if task is not None:
-                task.tell_returned(future, value)
 
     def _apply(self, call: Call, asked: bool) -> None:
         """Do what the policies say about a call that did not return."""
@@ -570,9 +530,7 @@ class Run:
 
     # ---------------------------------------------------------------- callbacks
 
-    def callback_failed(
-        self, error: BaseException, handler: Handler, event: Event[..., Any]
-    ) -> None:
+    def callback_failed(self, error: BaseException, handler: Handler, event: Event[...]) -> None:
         """Deal with an error of a callback as with one of a call."""
         self._failed(error, f"{handler.name}() on {getattr(event, 'name', event)}")
 
@@ -586,43 +544,15 @@ class Run:
         self._decide(error)
 
     def _spawn(
-        self, coroutine: Coroutine[Any, Any, Any], handler: Handler, event: Event[..., Any]
+        self, coroutine: Coroutine[Any, Any, Any], handler: Handler, event: Event[...]
     ) -> None:
         """Run a coroutine callback; the run does not end before it has."""
         task = self.loop.create_task(coroutine)
         self._coroutines.add(task)
         task.add_done_callback(lambda done: self._coroutine_over(done, handler, event))
 
-    def _coroutine_over(
-        self, task: asyncio.Task[Any], handler: Handler, event: Event[..., Any]
-    ) -> None:
+    def _coroutine_over(self, task: asyncio.Task[Any], handler: Handler, event: Event[...]) -> None:
         self._coroutines.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.callback_failed(error, handler, event)
         self._inbox.wake()
-
-
-def _storable(error: BaseException) -> BaseException:
-    """Wrap what a future cannot hold: it would end the coroutine that awaits it."""
-    if not isinstance(error, StopIteration | asyncio.CancelledError):
-        return error
-    wrapped = RuntimeError(f"the call raised {type(error).__name__}")
-    wrapped.__cause__ = error
-    return wrapped
-
-
-async def _in_thread(fn: Callable[[], None]) -> None:
-    """Run something slow beside the loop; not in the loop's own pool, which is the user's."""
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-
-    def main() -> None:
-        try:
-            fn()
-        except BaseException as error:  # noqa: BLE001 - raised again by the waiting coroutine
-            loop.call_soon_threadsafe(done.set_exception, error)
-        else:
-            loop.call_soon_threadsafe(done.set_result, None)
-
-    threading.Thread(target=main, name="amltk-nb-close", daemon=True).start()
-    await done

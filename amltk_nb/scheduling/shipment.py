@@ -41,7 +41,7 @@ class Shipment:
             value = fn(*args, **kwargs)
             if inspect.iscoroutine(value):
                 value = asyncio.run(value)
-        except Exception as raised:  # noqa: BLE001 - it is the call's outcome
+        except Exception as raised:
             error = raised
         return Parcel(value, error, started_at, time.perf_counter() - began)
 
@@ -83,11 +83,11 @@ def _dumped(value: Any, what: str) -> bytes:
 
 
 def _unpack(blob: bytes) -> Shipment:
-    return Shipment(*pickle.loads(blob))  # noqa: S301 - our own bytes
+    return Shipment(*pickle.loads(blob))
 
 
 def _unpack_parcel(blob: bytes, started_at: float, seconds: float) -> Parcel:
-    value, error = pickle.loads(blob)  # noqa: S301 - our own bytes
+    value, error = pickle.loads(blob)
     return Parcel(value, error, started_at, seconds)
 
 

@@ -30,25 +30,25 @@ class Task(Emitter, Generic[P, R]):
     Subclass it to add events: make them class attributes and subscribers of them in `__init__`.
     """
 
-    SUBMITTED: ClassVar[Event[..., Any]] = Event("on_submitted")
-    DONE: ClassVar[Event[..., Any]] = Event("on_done")
-    RESULT: ClassVar[Event[..., Any]] = Event("on_result")
-    RETURNED: ClassVar[Event[..., Any]] = Event("on_returned")
-    EXCEPTION: ClassVar[Event[..., Any]] = Event("on_exception")
-    CANCELLED: ClassVar[Event[..., Any]] = Event("on_cancelled")
-    F_RETURNED: ClassVar[Event[..., Any]] = Event("on_f_returned")
-    F_EXCEPTION: ClassVar[Event[..., Any]] = Event("on_f_exception")
-    F_CANCELLED: ClassVar[Event[..., Any]] = Event("on_f_cancelled")
+    SUBMITTED: ClassVar[Event[...]] = Event("on_submitted")
+    DONE: ClassVar[Event[...]] = Event("on_done")
+    RESULT: ClassVar[Event[...]] = Event("on_result")
+    RETURNED: ClassVar[Event[...]] = Event("on_returned")
+    EXCEPTION: ClassVar[Event[...]] = Event("on_exception")
+    CANCELLED: ClassVar[Event[...]] = Event("on_cancelled")
+    F_RETURNED: ClassVar[Event[...]] = Event("on_f_returned")
+    F_EXCEPTION: ClassVar[Event[...]] = Event("on_f_exception")
+    F_CANCELLED: ClassVar[Event[...]] = Event("on_f_cancelled")
 
-    on_submitted: Subscriber[..., Any]
-    on_done: Subscriber[..., Any]
-    on_result: Subscriber[..., Any]
-    on_returned: Subscriber[..., Any]
-    on_exception: Subscriber[..., Any]
-    on_cancelled: Subscriber[..., Any]
-    on_f_returned: Subscriber[..., Any]
-    on_f_exception: Subscriber[..., Any]
-    on_f_cancelled: Subscriber[..., Any]
+    on_submitted: Subscriber[...]
+    on_done: Subscriber[...]
+    on_result: Subscriber[...]
+    on_returned: Subscriber[...]
+    on_exception: Subscriber[...]
+    on_cancelled: Subscriber[...]
+    on_f_returned: Subscriber[...]
+    on_f_exception: Subscriber[...]
+    on_f_cancelled: Subscriber[...]
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class Task(Emitter, Generic[P, R]):
         self.add_event(*plugin.events())
         self.plugins.append(plugin)
 
-    def announce(self, event: Event[..., Any], *args: Any, **kwargs: Any) -> None:
+    def announce(self, event: Event[...], *args: Any, **kwargs: Any) -> None:
         """Emit an event on the loop's thread, whatever thread this is: for plugins."""
         self.scheduler.on_loop(lambda: self.emit(event, *args, **kwargs))
 
@@ -227,11 +227,12 @@ class Task(Emitter, Generic[P, R]):
         host.current().show(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.ref}: {self.n_running} in flight, {self.n_called} called>"
+        told = f"{self.n_running} in flight, {self.n_called} called"
+        return f"<{type(self).__name__} {self.ref}: {told}>"
 
 
 def _signature_text(fn: Callable[..., Any]) -> str:
-    import inspect  # noqa: PLC0415 - only the views need it
+    import inspect
 
     try:
         return str(inspect.signature(fn))

@@ -1,8 +1,9 @@
-"""Waiting for several calls: gather, as_completed, and waiting on another thread."""
+"""Waiting: for several calls, on another thread, and for something slow beside the loop."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent import futures as cf
@@ -11,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from amltk_nb.scheduling.call import Future
 
-__all__ = ["AsCompleted", "gathered", "waited"]
+__all__ = ["AsCompleted", "gathered", "in_thread", "waited"]
 
 R = TypeVar("R")
 
@@ -48,7 +49,7 @@ class AsCompleted(Generic[R]):
     async def __aiter__(self) -> AsyncIterator[Future[R]]:
         ended: asyncio.Queue[Future[R]] = asyncio.Queue()
         for future in self._futures:
-            future.add_done_callback(ended.put_nowait)  # type: ignore[arg-type]
+            future.add_done_callback(ended.put_nowait)
         async with asyncio.timeout(self._timeout):
             for _ in self._futures:
                 yield await ended.get()
@@ -82,3 +83,20 @@ def _watch(future: Future[R], tell: Callable[[Any], object]) -> None:
             "`async for future in scheduler.as_completed(futures)`."
         )
     loop.call_soon_threadsafe(future.add_done_callback, tell)
+
+
+async def in_thread(fn: Callable[[], None]) -> None:
+    """Run something slow beside the loop; not in the loop's own pool, which is the user's."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def main() -> None:
+        try:
+            fn()
+        except BaseException as error:
+            loop.call_soon_threadsafe(done.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(done.set_result, None)
+
+    threading.Thread(target=main, name="amltk-nb-aside", daemon=True).start()
+    await done

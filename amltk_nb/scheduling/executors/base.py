@@ -68,7 +68,7 @@ class Backend(ABC):
             ExecutorClosedError: the user's executor behind it was shut down.
         """
 
-    def prepare(self, call: Call) -> None:
+    def prepare(self, call: Call) -> None:  # noqa: B027 - nothing to do is right for most
         """Make what travels (`call.payload`) at submission, so that later edits do not matter.
 
         Raises:
@@ -101,7 +101,7 @@ class Backend(ABC):
                 are reported as cancelled and left to finish unseen.
         """
 
-    def restart(self) -> None:
+    def restart(self) -> None:  # noqa: B027 - nothing to do is right for most
         """Replace the workers, so that edited modules are imported anew; running calls finish.
 
         Nothing to do where workers share this process: `importlib.reload` does it there.

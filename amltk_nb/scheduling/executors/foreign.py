@@ -39,7 +39,10 @@ class ForeignBackend(Backend):
         self.name = type(executor).__name__
         self.n_workers = getattr(executor, "_max_workers", None) or 2 * available_cpus()
         self.options: Mapping[str, Any] = {"max_workers": self.n_workers}
-        self.cannot_end = f"a {self.name} offers no way to end one running call; use Scheduler.with_processes() for that"
+        self.cannot_end = (
+            f"a {self.name} offers no way to end one running call; "
+            "use Scheduler.with_processes() for that"
+        )
         self._executor = executor
         self._terminate = terminate
         self._lock = threading.Lock()
@@ -66,7 +69,7 @@ class ForeignBackend(Backend):
         for call in calls:
             try:
                 future = self._executor.submit(Shipment(*call.work))
-            except Exception as error:  # noqa: BLE001 - it fails this call, whatever it is
+            except Exception as error:
                 self._report_later(call, _explained(error, self.name))
                 continue
             with self._lock:
@@ -117,7 +120,7 @@ def _outcome(call: Call, future: Future[Any]) -> Outcome:
         answer = future.result()
     except CancelledError:
         return Outcome(call, cancelled=True)
-    except BaseException as error:  # noqa: BLE001 - the engine decides
+    except BaseException as error:
         return Outcome(call, error=error)
     if not isinstance(answer, Parcel):  # an executor that ran something else than it was given
         return Outcome(call, value=answer)

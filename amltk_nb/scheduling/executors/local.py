@@ -38,7 +38,7 @@ class SequentialExecutor(Executor):
         future: Future[R] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - the future carries it
+        except Exception as error:
             future.set_exception(error)
         return future
 
@@ -240,7 +240,7 @@ def _invoke(call: Call, worker: str, *, run: Callable[[Any], Any]) -> Outcome:
         value = fn(*args, **kwargs)
         if inspect.iscoroutine(value):
             value = run(value)
-    except BaseException as raised:  # noqa: BLE001 - the engine decides, also about SystemExit
+    except BaseException as raised:
         error = raised
     return Outcome(
         call,
@@ -259,7 +259,7 @@ def _run_aside(coroutine: Any) -> Any:
     def main() -> None:
         try:
             done.set_result(asyncio.run(coroutine))
-        except BaseException as error:  # noqa: BLE001 - raised again by the waiting thread
+        except BaseException as error:
             done.set_exception(error)
 
     threading.Thread(target=main, name="amltk-nb-coroutine", daemon=True).start()

@@ -45,7 +45,7 @@ class Plugin:
             call: the call that has ended, its state says how; None when it was never made.
         """
 
-    def events(self) -> Sequence[Event[..., Any] | EventSpec]:
+    def events(self) -> Sequence[Event[...] | EventSpec]:
         """Name the events it adds to a task."""
         return ()
 
@@ -101,7 +101,7 @@ def release_all(plugins: Sequence[Plugin], call: Call | None) -> list[Exception]
     for plugin in reversed(plugins):
         try:
             plugin.release(call)
-        except Exception as error:  # noqa: BLE001 - the others must be released as well
+        except Exception as error:
             errors.append(error)
     return errors
 

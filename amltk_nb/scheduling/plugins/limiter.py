@@ -25,9 +25,9 @@ class Limiter(Plugin):
 
     name = "limiter"
 
-    CALL_LIMIT_REACHED: ClassVar[Event[..., Any]] = Event("call-limit-reached")
-    CONCURRENT_LIMIT_REACHED: ClassVar[Event[..., Any]] = Event("concurrent-limit-reached")
-    DISABLED_DUE_TO_RUNNING_TASK: ClassVar[Event[..., Any]] = Event("disabled-due-to-running-task")
+    CALL_LIMIT_REACHED: ClassVar[Event[...]] = Event("call-limit-reached")
+    CONCURRENT_LIMIT_REACHED: ClassVar[Event[...]] = Event("concurrent-limit-reached")
+    DISABLED_DUE_TO_RUNNING_TASK: ClassVar[Event[...]] = Event("disabled-due-to-running-task")
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Limiter(Plugin):
             if call is None:
                 self.n_calls -= 1
 
-    def events(self) -> Sequence[Event[..., Any] | EventSpec]:
+    def events(self) -> Sequence[Event[...] | EventSpec]:
         """Return the three events that tell of a refusal."""
         return LIMITER_EVENTS
 
@@ -98,7 +98,7 @@ class Limiter(Plugin):
             shown["Not while"] = self.not_while_running.ref
         return shown
 
-    def _refusal(self) -> Event[..., Any] | None:
+    def _refusal(self) -> Event[...] | None:
         if self.max_calls is not None and self.n_calls >= self.max_calls:
             return self.CALL_LIMIT_REACHED
         if self.max_concurrent is not None and self.n_concurrent >= self.max_concurrent:

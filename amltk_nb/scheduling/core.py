@@ -1,0 +1,331 @@
+"""What a scheduler is, without its verbs: its state, events, tasks, history and observers.
+
+The parts (`Run`, `Task`, the views) work with this; users meet it as `Scheduler`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from amltk_nb import host
+from amltk_nb.errors import CallNotFoundError, SchedulerNotRunningError
+from amltk_nb.events import SCHEDULER_EVENTS, Emitter, Event, Subscriber
+from amltk_nb.scheduling import reading
+from amltk_nb.scheduling.call import Call, Future
+from amltk_nb.scheduling.executors.base import adopt
+from amltk_nb.scheduling.history import History
+from amltk_nb.scheduling.snapshot import CallRecord, Observer, Snapshot
+from amltk_nb.scheduling.states import RUN_MOVES, CallState, RunState, checked_move
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    import pandas as pd
+
+    from amltk_nb.scheduling.run import Run
+    from amltk_nb.scheduling.scheduler import Scheduler
+    from amltk_nb.scheduling.task import Task
+
+__all__ = ["SchedulerCore"]
+
+_LIVE = frozenset({RunState.RUNNING, RunState.PAUSED})
+
+
+class SchedulerCore:
+    """The state of a scheduler, and what its parts may do with it."""
+
+    STARTED: ClassVar[Event[...]] = Event("on_start")
+    FINISHING: ClassVar[Event[...]] = Event("on_finishing")
+    FINISHED: ClassVar[Event[...]] = Event("on_finished")
+    STOP: ClassVar[Event[...]] = Event("on_stop")
+    TIMEOUT: ClassVar[Event[...]] = Event("on_timeout")
+    EMPTY: ClassVar[Event[...]] = Event("on_empty")
+    FUTURE_SUBMITTED: ClassVar[Event[...]] = Event("on_future_submitted")
+    FUTURE_DONE: ClassVar[Event[...]] = Event("on_future_done")
+    FUTURE_CANCELLED: ClassVar[Event[...]] = Event("on_future_cancelled")
+    FUTURE_EXCEPTION: ClassVar[Event[...]] = Event("on_future_exception")
+    FUTURE_RESULT: ClassVar[Event[...]] = Event("on_future_result")
+
+    on_start: Subscriber[...]
+    on_finishing: Subscriber[...]
+    on_finished: Subscriber[...]
+    on_stop: Subscriber[...]
+    on_timeout: Subscriber[...]
+    on_empty: Subscriber[...]
+    on_future_submitted: Subscriber[...]
+    on_future_done: Subscriber[...]
+    on_future_cancelled: Subscriber[...]
+    on_future_exception: Subscriber[...]
+    on_future_result: Subscriber[...]
+
+    def __init__(
+        self,
+        executor: Executor | Any = None,
+        *,
+        name: str | None = None,
+        terminate: bool | Callable[[Any], object] = True,
+        batching: bool = True,
+        history: int = 10_000,
+        capture_output: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Make a scheduler; nothing is started yet.
+
+        Args:
+            executor: what runs the calls; None (or `...`): local processes. An executor of yours
+                stays open after a run and stays yours to close.
+            name: shown in the views.
+            terminate: how to end what runs on an executor of yours when a run must end at once:
+                True: kill its processes, if it has any; a function that is given the executor;
+                False: leave it running unseen.
+            batching: whether very short calls may travel to a worker together.
+            history: how many ended calls to remember, and as many failed ones besides.
+            capture_output: whether to catch what calls print in worker processes.
+            clock: gives seconds since the epoch; for tests.
+
+        Raises:
+            TypeError: the executor runs nothing.
+            ValueError: a negative history.
+        """
+        self.name = name or "scheduler"
+        self.clock = clock
+        self.batching = batching
+        self.backend = adopt(executor, terminate=terminate, capture_output=capture_output)
+        self.state = RunState.IDLE
+        self.history = History(history, clock=clock)
+        self.tasks: list[Task[..., Any]] = []
+        self.renderables: list[Any] = []
+        self.n_runs = 0
+        self.version = 0
+        self.last_run: Run | None = None
+        self._ids = count(1)
+        self._ref_keys: dict[str, object] = {}  # ref → the cell that made the task
+        self._observers: tuple[Observer, ...] = ()
+        self._own_loop: asyncio.AbstractEventLoop | None = None  # of a `with` outside of any loop
+        self._seen = True  # whether somebody took a snapshot since observers were last told
+        self.emitter = Emitter("scheduler", specs=SCHEDULER_EVENTS)
+        for spec in SCHEDULER_EVENTS:
+            setattr(self, spec.name, self.emitter.subscriber(spec.name))
+        self.submitted = self.emitter.channel(self.FUTURE_SUBMITTED)
+        self.done = self.emitter.channel(self.FUTURE_DONE)
+        self.returned = self.emitter.channel(self.FUTURE_RESULT)
+        self.failed = self.emitter.channel(self.FUTURE_EXCEPTION)
+        self.cancelled = self.emitter.channel(self.FUTURE_CANCELLED)
+        host.current().constructed(cast("Scheduler", self))
+
+    def running(self) -> bool:
+        """Say whether it takes calls."""
+        return self.state in _LIVE
+
+    def empty(self) -> bool:
+        """Say whether nothing is queued or running."""
+        return not (self.last_run and self.last_run.active)
+
+    # ---------------------------------------------------------------- reading
+
+    @property
+    def queue(
+        self,
+    ) -> dict[Future[Any], tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]:
+        """What was accepted and has not ended: future → (function, args, kwargs)."""
+        calls = list(self.last_run.active.values()) if self.last_run else []
+        return {call.future: (call.fn, call.args, call.kwargs) for call in calls if call.future}
+
+    @property
+    def event_counts(self) -> Any:
+        """How often each of the scheduler's events was emitted, over all runs."""
+        return self.emitter.event_counts
+
+    def on(self, event: Any, *args: Any, **options: Any) -> Any:
+        """Register a callback; see `Emitter.on`."""
+        return self.emitter.on(event, *args, **options)
+
+    def emit(self, event: Any, *args: Any, **kwargs: Any) -> None:
+        """Emit an event of one's own; see `Emitter.emit`."""
+        self.emitter.emit(event, *args, **kwargs)
+
+    def subscriber(self, event: Any) -> Subscriber[...]:
+        """Return the subscriber of an event; see `Emitter.subscriber`."""
+        return self.emitter.subscriber(event)
+
+    def snapshot(self, *, max_calls: int = 300) -> Snapshot:
+        """Take everything that can be seen, at this moment.
+
+        Args:
+            max_calls: how many calls it shows: running ones, then the next in the queue, then
+                failures, then those that ended last.
+        """
+        self._seen = True
+        return reading.snapshot(self, max_calls=max_calls)
+
+    def calls(
+        self, state: CallState | str | None = None, *, before: int | None = None, limit: int = 200
+    ) -> list[CallRecord]:
+        """List remembered calls, the newest first.
+
+        Args:
+            state: only those in this state.
+            before: only those with a smaller id.
+            limit: at most this many.
+        """
+        return reading.calls(self, state, before=before, limit=limit)
+
+    def find_call(self, call_id: int) -> Call:
+        """Return a call by its id.
+
+        Raises:
+            CallNotFoundError: there is none, or it has left the history.
+        """
+        active = self.last_run.active.get(call_id) if self.last_run else None
+        call = active or self.history.get(call_id)
+        if call is None:
+            raise CallNotFoundError(
+                f"No call {call_id} is known: it never existed or has left the history of ended "
+                "calls; a larger Scheduler(history=…) keeps more."
+            )
+        return call
+
+    def records(self) -> list[dict[str, Any]]:
+        """List every remembered call as a dict of plain values, in order of submission.
+
+        Times are `datetime`s in UTC; seconds are floats.
+        """
+        return reading.rows(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `records()` as a pandas DataFrame.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return reading.frame(self)
+
+    def observe(self, observer: Observer) -> None:
+        """Have an observer told of changes; one that raises is dropped and logged."""
+        self._observers = (*self._observers, observer)
+
+    def unobserve(self, observer: Observer) -> None:
+        """Tell it no more."""
+        self._observers = tuple(o for o in self._observers if o is not observer)
+
+    def add_renderable(self, renderable: Any) -> None:
+        """Show something more below the scheduler's rich rendering."""
+        self.renderables.append(renderable)
+
+    def log(self, source: str, level: str, text: str) -> None:
+        """Add to the log that the views show.
+
+        Args:
+            source: who says it.
+            level: "debug", "info", "warning", "error", or "print" for what was printed.
+            text: what.
+        """
+        self.history.log(source, level, text)
+        self.touch()
+
+    # ---------------------------------------------------------------- for its parts
+
+    def touch(self) -> None:
+        """Note that a snapshot would look different now."""
+        self.version += 1
+        if self._seen and self._observers:
+            self._seen = False
+            for observer in self._observers:
+                self._tell(observer)
+
+    def _tell(self, observer: Observer) -> None:
+        try:
+            observer.changed()
+        except Exception as error:
+            self.unobserve(observer)
+            self.history.log("scheduler", "error", f"a view failed and was dropped: {error!r}")
+
+    def move(self, new: RunState) -> None:
+        """Go to another state by the table."""
+        self.state = checked_move(RUN_MOVES, self.state, new, what=f"the scheduler {self.name!r}")
+        self.touch()
+
+    def enter(self, run: Run) -> None:
+        """Make a run the present one."""
+        self.move(RunState.RUNNING)
+        self.last_run = run
+        self.n_runs += 1
+
+    def on_loop(self, fn: Callable[[], None]) -> None:
+        """Run something on the loop's thread: at once if there is no run."""
+        if self.last_run is not None and not self.last_run.done():
+            self.last_run.on_loop(fn)
+        else:
+            fn()
+
+    def register_task(self, task: Task[..., Any]) -> str:
+        """Take a task in and give it its ref; a re-run cell's task replaces its former self."""
+        if self.last_run is not None and not self.last_run.done():
+            self.last_run.route(task, host.current().callback_output(self.last_run))
+        ref, old = self._ref_for(task)
+        if old is None:
+            self.tasks.append(task)
+        else:
+            self.tasks[self.tasks.index(old)] = task
+        self.touch()
+        return ref
+
+    def _ref_for(self, task: Task[..., Any]) -> tuple[str, Task[..., Any] | None]:
+        """Number tasks of one name, unless an earlier execution of this cell made the same one."""
+        cell = host.current().cell()
+        same_name = [t for t in self.tasks if t.name == task.name]
+        if cell is not None:
+            for old in same_name:
+                made = self._ref_keys.get(old.ref)
+                if (
+                    isinstance(made, host.Cell)
+                    and made.id == cell.id
+                    and made.execution < cell.execution
+                ):
+                    self._ref_keys[old.ref] = cell
+                    return old.ref, old
+        ref = f"Task-{task.name}-{len(same_name) + 1}"
+        self._ref_keys[ref] = cell
+        return ref, None
+
+    def not_running_message(self) -> str:
+        """Say why no call is taken now, and what to do."""
+        if self.state is RunState.IDLE:
+            return (
+                "Scheduler is not running, so it takes no calls yet. In a notebook start it with "
+                "`run = scheduler.start()` and submit then; in a script submit from a callback: "
+                "`@scheduler.on_start`, then `scheduler.run()`."
+            )
+        return (
+            f"Scheduler is not running: its run is {self.state}. Start it again to submit more; "
+            "in callbacks ask `scheduler.running()` first."
+        )
+
+    def live_run(self) -> Run:
+        """Return the run that takes calls now.
+
+        Raises:
+            SchedulerNotRunningError: there is none.
+        """
+        run = self.last_run
+        if run is None or self.state not in _LIVE:
+            raise SchedulerNotRunningError(self.not_running_message())
+        return run
+
+    def known_calls(self) -> Sequence[Call]:
+        """List the calls that are under way or remembered."""
+        active = list(self.last_run.active.values()) if self.last_run else []
+        return [*self.history.latest(), *active]
+
+    def __repr__(self) -> str:
+        return reading.line(self)
+
+    def __rich__(self) -> Any:
+        return host.current().rich(cast("Scheduler", self))
+
+    def _ipython_display_(self) -> None:
+        host.current().show(cast("Scheduler", self))

@@ -1,0 +1,227 @@
+"""The verbs about work: register, submit, resubmit, cancel, wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from amltk_nb import host
+from amltk_nb.errors import CannotEndError
+from amltk_nb.scheduling.call import Call, Future
+from amltk_nb.scheduling.core import SchedulerCore
+from amltk_nb.scheduling.plugins.base import Plugin, admit, release_all
+from amltk_nb.scheduling.states import CallState
+from amltk_nb.scheduling.task import Task
+from amltk_nb.scheduling.waiting import AsCompleted, gathered, waited
+
+if TYPE_CHECKING:
+    from amltk_nb.scheduling.scheduler import Scheduler
+
+__all__ = ["Submitting"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Submitting(SchedulerCore):
+    """A scheduler as one hands it work."""
+
+    def task(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None = None,
+        plugins: Plugin | Iterable[Plugin] = (),
+        late: bool = True,
+    ) -> Task[P, R]:
+        """Register a function; usable as a decorator.
+
+        Args:
+            function: what to run.
+            name: what to call it; its own name if None.
+            plugins: one or several.
+            late: whether a function of a notebook is looked up anew at every submission.
+        """
+        return Task(function, cast("Scheduler", self), name=name, plugins=plugins, late=late)
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Have a function run; from any thread.
+
+        Returns:
+            A future of its result.
+
+        Raises:
+            SchedulerNotRunningError: before a run and after it.
+            TypeError: `fn` cannot be called.
+        """
+        if not callable(fn):
+            raise TypeError(f"submit({fn!r}): pass the function itself, then its arguments.")
+        future: Future[R] | None = self.accept(fn, args, kwargs)
+        assert future is not None  # only plugins refuse
+        return future
+
+    def accept(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        task: Task[..., Any] | None = None,
+        origin: Call | None = None,
+    ) -> Future[Any] | None:
+        """Make a call and queue it; what `submit`, `Task.submit` and `resubmit` share.
+
+        Returns:
+            Its future; None if a plugin of the task refused.
+
+        Raises:
+            SchedulerNotRunningError: no run takes calls now.
+            PluginError: a plugin's hook failed.
+        """
+        run = self.live_run()
+        plugins = task.plugins if task is not None else ()
+        work = admit(plugins, (fn, args, kwargs)) if plugins else (fn, args, kwargs)
+        if work is None:
+            return None
+        call = Call(next(self._ids), fn, args, kwargs, task=task, submitted_at=self.clock())
+        call.work = work
+        call.canceller = run.cancel
+        if origin is not None:
+            call.resubmitted_from, call.attempt = origin.id, origin.attempt + 1
+        future: Future[Any] = Future(loop=run.loop)
+        call.future, future.call = future, call
+        if task is not None:
+            task.began(call)
+        try:
+            run.accept(call)
+        except BaseException:
+            release_all(plugins, None)
+            if task is not None:
+                task.withdrawn(call)
+            raise
+        return future
+
+    def resubmit(self, call: Call | Future[Any], *args: Any, **kwargs: Any) -> Future[Any] | None:
+        """Run a call again as a new one that is linked to it.
+
+        Args:
+            call: a call or its future, whatever became of it.
+            args: with these or `kwargs`, they replace its whole argument list.
+            kwargs: see `args`.
+
+        Returns:
+            The new call's future; None if a plugin refused.
+
+        Raises:
+            SchedulerNotRunningError: no run takes calls now.
+        """
+        call = _as_call(call)
+        if not args and not kwargs:
+            args, kwargs = call.args, call.kwargs
+        fn = call.task.function if call.task is not None else host.current().latest(call.fn)
+        return self.accept(fn, args, kwargs, task=call.task, origin=call)
+
+    def resubmit_failed(self) -> list[Future[Any]]:
+        """Resubmit every remembered failure that was not resubmitted before.
+
+        Returns:
+            The new futures, without those that a plugin refused.
+        """
+        again = (self.resubmit(call) for call in self.failed_calls())
+        return [future for future in again if future is not None]
+
+    def failed_calls(self) -> list[Call]:
+        """List the remembered calls that failed and were not resubmitted, oldest first."""
+        tried_again = {c.resubmitted_from for c in self.known_calls()}
+        return [call for call in self.history.failed() if call.id not in tried_again]
+
+    def cancel(self, call: Call | Future[Any]) -> bool:
+        """Take one call back: at once if it is queued, by ending its worker if it runs.
+
+        Returns:
+            Whether it ends as cancelled; False: it had ended already.
+
+        Raises:
+            CannotEndError: it is running and the backend cannot end a running call.
+        """
+        call = _as_call(call)
+        if call.cancel():
+            return True
+        if call.state is CallState.RUNNING and self.backend.cannot_end is not None:
+            raise CannotEndError(f"Call {call.id} is running: {self.backend.cannot_end}.")
+        return False
+
+    def cancel_queued(self, call: Call) -> bool:
+        """Cancel a call if it still waits; returns whether it did."""
+        return self.last_run is not None and self.last_run.take_back(call)
+
+    def cancel_pending(self) -> int:
+        """Cancel every call that still waits; returns how many."""
+        run = self.last_run
+        return sum(run.take_back(call) for call in list(run.active.values())) if run else 0
+
+    def map(self, fn: Callable[..., R], *iterables: Iterable[Any]) -> list[Future[R]]:
+        """Submit `fn` once per element of the iterables; returns the futures in order."""
+        return [self.submit(fn, *args) for args in zip(*iterables, strict=False)]
+
+    async def gather(
+        self, futures: Iterable[Future[R]], *, return_exceptions: bool = False
+    ) -> list[R]:
+        """Wait for all; interrupting the wait leaves the calls alone.
+
+        Args:
+            futures: of any calls.
+            return_exceptions: whether errors stand among the results instead of being raised.
+
+        Returns:
+            The results in the order of the futures.
+        """
+        return await gathered(futures, return_exceptions=return_exceptions)
+
+    def as_completed(
+        self, futures: Iterable[Future[R]], *, timeout: float | None = None
+    ) -> AsCompleted[R]:
+        """Iterate over futures as they end: `async for`, or `for` on another thread.
+
+        Args:
+            futures: of any calls.
+            timeout: seconds for all of them together; then TimeoutError is raised.
+        """
+        return AsCompleted(futures, timeout=timeout)
+
+    def wait(self, future: Future[R], timeout: float | None = None) -> R:
+        """Wait on another thread than the loop's for a call to end.
+
+        Args:
+            future: of any call.
+            timeout: seconds.
+
+        Returns:
+            Its result, or raises its error.
+
+        Raises:
+            TimeoutError: it took longer.
+            RuntimeError: called on the loop's thread, where it would wait for ever.
+        """
+        return waited(future, timeout)
+
+    def call_later(
+        self, delay: float, fn: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> asyncio.TimerHandle:
+        """Call something on the loop after `delay` seconds, if the run still lives then.
+
+        Its errors are treated as a callback's. It does not keep a run alive.
+
+        Raises:
+            SchedulerNotRunningError: there is no run.
+        """
+        return self.live_run().call_later(delay, fn, *args, **kwargs)
+
+
+def _as_call(call: Call | Future[Any]) -> Call:
+    if isinstance(call, Future):
+        return call.call
+    if isinstance(call, Call):
+        return call
+    raise TypeError(f"{call!r} is neither a Call nor a Future of this scheduler.")
