@@ -1,0 +1,68 @@
+"""Where the browser is; `python -m tests.browser.chromium` installs one if there is none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from tests.required import is_root_on_debian
+
+__all__ = ["FLAGS", "find_chromium"]
+
+VARIABLE = "AMLTK_NB_CHROMIUM"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+# No sandbox: Chromium refuses to start as root with one. The rest keeps it off the network.
+FLAGS = [
+    "--no-sandbox",
+    "--headless",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+def find_chromium() -> str | None:
+    """Return the path of a Chromium: the named one, one on PATH, or Playwright's own."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return named
+    on_path = next(filter(None, map(shutil.which, NAMES)), None)
+    return on_path or _playwrights_own()
+
+
+def _playwrights_own() -> str | None:
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    return path if Path(path).exists() else None
+
+
+def _install() -> None:
+    if is_root_on_debian():
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
+        wanted = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
+        subprocess.run(wanted, check=True, env=environment)
+    else:
+        subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=True)
+
+
+def main() -> int:
+    """Install a Chromium unless there is one, and say where it is."""
+    if find_chromium() is None:
+        print("Installing Chromium for the browser tests …", flush=True)
+        _install()
+    found = find_chromium()
+    print(f"Chromium: {found or f'none; name one in {VARIABLE}'}", flush=True)
+    return 0 if found else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
