@@ -15,7 +15,7 @@ import logging
 import traceback
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from amltk_nb import host
 from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
@@ -448,10 +448,10 @@ class Run:
     # ---------------------------------------------------------------- calls out
 
     def _handle(self, item: Outcome | Callable[[], None]) -> None:
-        if item.__class__ is Outcome:
-            self._settle(cast("Outcome", item))
+        if isinstance(item, Outcome):
+            self._settle(item)
         else:
-            cast("Callable[[], None]", item)()
+            item()
 
     def _settle(self, outcome: Outcome) -> None:
         """End one call: state, future, plugins, history, then its events and the policy."""
