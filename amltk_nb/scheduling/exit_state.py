@@ -40,5 +40,8 @@ class ExitState:
     def __hash__(self) -> int:
         return hash(self.code)
 
+    def __repr__(self) -> str:
+        return f"ExitState({self.code}{f', {self.exception!r}' if self.exception else ''})"
+
     def __str__(self) -> str:
         return str(self.code)
