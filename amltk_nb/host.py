@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from amltk_nb.errors import RunningLoopError
 
 if TYPE_CHECKING:
+    from amltk_nb.events.handler import Handler
     from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.scheduling.task import Task
@@ -76,8 +77,10 @@ class Host:
     def awaited(self, run: Run) -> None:
         """Be told that somebody waited for a run to its end, in the waiting code's context."""
 
-    def callback_output(self, run: Run) -> Callable[[str], AbstractContextManager[Any]] | None:
-        """Say what to enter around each callback of a run, given its source; None: nothing."""
+    def callback_output(
+        self, run: Run
+    ) -> Callable[[Handler], AbstractContextManager[Any]] | None:
+        """Say what to enter around each callback of a run; None: nothing."""
         return None
 
     def show(self, thing: Scheduler | Task[..., Any]) -> None:
@@ -93,6 +96,11 @@ class Host:
         if snapshot is None:
             return text.render_task(thing.record())  # type: ignore[union-attr]
         return text.render(snapshot(), extra=tuple(thing.renderables))  # type: ignore[union-attr]
+
+    def dashboard(self, scheduler: Scheduler, views: tuple[str, ...]) -> Any:
+        """Make a live dashboard; with no `views`, all of them."""
+        widget = import_module("amltk_nb.views.widget")
+        return widget.Dashboard(scheduler, views or widget.VIEWS)
 
     def latest(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Find the newest definition of a function of the notebook; others stay what they are."""

@@ -1019,12 +1019,12 @@ def test_around_surrounds_every_round_and_names_it() -> None:
     emitter, seen = Emitter(), []
 
     @contextlib.contextmanager
-    def around(source: str) -> Iterator[None]:
-        seen.append(f"enter {source}")
+    def around(handler: Handler) -> Iterator[None]:
+        seen.append(f"enter {handler.source}")
         try:
             yield
         finally:
-            seen.append(f"leave {source}")
+            seen.append(f"leave {handler.source}")
 
     emitter.around = around
 
@@ -1100,8 +1100,8 @@ async def test_spawn_takes_the_coroutine_and_around_is_entered_while_it_runs() -
     emitter, seen, spawned = Emitter(), [], []
 
     @contextlib.contextmanager
-    def around(source: str) -> Iterator[None]:
-        seen.append(f"enter {source}")
+    def around(handler: Handler) -> Iterator[None]:
+        seen.append(f"enter {handler.source}")
         yield
         seen.append("leave")
 

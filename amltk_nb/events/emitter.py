@@ -38,7 +38,7 @@ class Emitter:
 
     # The engine's hooks; see `emit`.
     on_error: Callable[[BaseException, Handler, Any], None] | None = None
-    around: Callable[[str], AbstractContextManager[Any]] | None = None
+    around: Callable[[Handler], AbstractContextManager[Any]] | None = None
     spawn: Callable[[Coroutine[Any, Any, None], Handler, Any], None] | None = None
 
     def __init__(self, name: str | None = None, *, specs: Iterable[EventSpec] = ()) -> None:
@@ -128,7 +128,7 @@ class Emitter:
         still run; then the first error is raised, with the others and the place of this emission
         in its notes. Where `on_error` is set it gets each error at once instead, and decides.
         A KeyboardInterrupt, SystemExit or the like ends the emission. `around` makes a context
-        for each callback from a text like "on_result · record". A coroutine that a callback
+        for each callback. A coroutine that a callback
         returns is handed to `spawn`, else it becomes a task of the running loop; what goes wrong
         in it goes to `on_error`.
 
@@ -312,7 +312,7 @@ class Emitter:
         self, coroutine: Coroutine[Any, Any, Any], handler: Handler, site: str
     ) -> None:
         try:
-            with nullcontext() if self.around is None else self.around(handler.source):
+            with nullcontext() if self.around is None else self.around(handler):
                 await coroutine
         except (asyncio.CancelledError, GeneratorExit):
             raise

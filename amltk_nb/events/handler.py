@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
 from contextlib import AbstractContextManager
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict
 
@@ -80,6 +81,7 @@ class Handler:
         "call",
         "callback",
         "cell",
+        "context",
         "event",
         "every",
         "execution",
@@ -122,6 +124,8 @@ class Handler:
         self.every = options.every
         self.hidden = options.hidden
         self.cell = cell
+        # What its cell set, such as where prints go; kept in notebooks only.
+        self.context: Context | None = copy_context() if cell is not None else None
         self.key: tuple[str, str, int] | None = None  # who may replace it; None: nobody
         self.execution = 0  # the execution of its cell that registered it
         self.order = 0  # its place among all handlers of its emitter
@@ -162,7 +166,7 @@ class Handler:
         self,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        around: Callable[[str], AbstractContextManager[Any]] | None,
+        around: Callable[[Handler], AbstractContextManager[Any]] | None,
         follow: Follow,
     ) -> None:
         """Call it `repeat` times; an error ends the round.
@@ -170,14 +174,14 @@ class Handler:
         Args:
             args: what was emitted.
             kwargs: the same.
-            around: makes the context for the round from `source`.
+            around: makes the context for the round.
             follow: sees to it that a coroutine is awaited.
         """
         self.n_calls += 1  # before the call: a round that fails is used up
         if around is None:
             self._call_repeatedly(args, kwargs, follow)
         else:
-            with around(self.source):
+            with around(self):
                 self._call_repeatedly(args, kwargs, follow)
 
     def _call_repeatedly(

@@ -17,6 +17,7 @@ from amltk_nb.scheduling.task import Task
 from amltk_nb.views.bundle import is_static, static_bundle
 
 if TYPE_CHECKING:
+    from amltk_nb.events.handler import Handler
     from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.views.widget import Dashboard
@@ -101,12 +102,16 @@ class KernelHost(Host):
         if run.options.display and is_static():
             show_static(run.scheduler)
 
-    def callback_output(self, run: Run) -> Callable[[str], AbstractContextManager[Any]] | None:
-        """Send what callbacks of a background run print to the log."""
-        if not run.options.background or run.options.output != "log":
+    def callback_output(
+        self, run: Run
+    ) -> Callable[[Handler], AbstractContextManager[Any]] | None:
+        """Send what callbacks of a background run print to the log, or to their cells."""
+        if not run.options.background:
             return None
+        if run.options.output == "cell":
+            return lambda handler: output.as_in(handler.context)
         log = run.scheduler.log
-        return lambda source: output.captured(lambda text: log(source, "print", text))
+        return lambda h: output.captured(lambda text: log(h.source, "print", text))
 
     def latest(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Find the newest definition of a function that a cell defined at top level."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any, TextIO
 
-__all__ = ["captured", "install", "uninstall"]
+__all__ = ["as_in", "captured", "install", "uninstall"]
 
 
 class _Lines:
@@ -86,3 +86,18 @@ def captured(tell: Callable[[str], None]) -> Iterator[None]:
         _sink.reset(token)
         lines.over = True
         lines.flush()
+
+
+@contextmanager
+def as_in(context: Context | None) -> Iterator[None]:
+    """Have context variables as they were in another context.
+
+    Kernels keep in them which cell prints belong to. `Context.run` would do the same but cannot
+    be entered twice, as a callback that emits its own event does.
+    """
+    before = [(var, var.set(value)) for var, value in (context or {}).items()]
+    try:
+        yield
+    finally:
+        for var, token in reversed(before):
+            var.reset(token)

@@ -321,6 +321,18 @@ class SchedulerCore:
         active = list(self.last_run.active.values()) if self.last_run else []
         return [*self.history.latest(), *active]
 
+    def dashboard(self, *views: str) -> Any:
+        """Make a live dashboard of its own, to be displayed in a cell.
+
+        Args:
+            views: which parts: "header", "controls", "events", "queue", "plugins", "log";
+                none: all of them.
+
+        Raises:
+            ValueError: an unknown part.
+        """
+        return host.current().dashboard(cast("Scheduler", self), views)
+
     def __repr__(self) -> str:
         return reading.line(self)
 
