@@ -1,0 +1,74 @@
+// The buttons that steer the whole run. What is shown changes only when the engine says so.
+
+import { useConnection } from "./hooks";
+import { number } from "./format";
+import { count, nNotTriedAgain, type Model } from "./page";
+import { Ask } from "./parts";
+import type { RunState } from "./wire";
+
+export function Controls() {
+  const line = useConnection();
+  const { model, phase } = line.page;
+  const run = model.run.get("run");
+  const state = run?.state ?? "idle";
+  const closed = phase === "live" ? undefined : "This view is not connected to a running kernel.";
+  const over = state === "idle" || state === "finished" ? "Nothing is running." : undefined;
+  const cannotEnd = model.backend.get("backend")?.cannot_end;
+  const nFailed = nNotTriedAgain(line.page);
+  return (
+    <div class="amltk-controls" role="group" aria-label="Controls">
+      <First state={state} closed={closed} cannotStart={run?.cannot_start} />
+      <StopButton stopping={state === "stopping"} reason={closed ?? over} cannotEnd={cannotEnd} />
+      <Ask
+        name="stop_now"
+        label="Stop now"
+        hint="End the running calls, too"
+        reason={closed ?? over ?? cannotEnd}
+        kind="amltk-strong"
+      />
+      <Ask
+        name="resubmit_failed"
+        label={`Resubmit failed (${number(nFailed)})`}
+        hint="Submit every failed call once more, with the same arguments"
+        reason={closed ?? (nFailed === 0 ? noneFailed(model) : takesCalls(state))}
+      />
+    </div>
+  );
+}
+
+function First(props: { state: RunState; closed?: string | undefined; cannotStart?: string | undefined }) {
+  const { state, closed, cannotStart } = props;
+  if (state === "idle" || state === "finished") {
+    return <Ask name="start" label="Start" reason={closed ?? cannotStart} />;
+  }
+  if (state === "paused") {
+    return <Ask name="resume" label="Resume" hint="Start queued calls again" reason={closed} />;
+  }
+  const reason = state === "stopping" ? "It is stopping." : undefined;
+  return <Ask name="pause" label="Pause" hint="Start no more calls; running ones go on" reason={closed ?? reason} />;
+}
+
+/** The second click on Stop means: do not wait for what runs. */
+function StopButton(props: { stopping: boolean; reason?: string | undefined; cannotEnd?: string | undefined }) {
+  if (!props.stopping) {
+    return <Ask name="stop" label="Stop" hint="Take no more calls; running ones finish" reason={props.reason} />;
+  }
+  return (
+    <Ask
+      name="stop_now"
+      label="Stop"
+      spoken="Stop again: end the running calls now"
+      hint="Stopping; click again to end the running calls now"
+      reason={props.reason ?? props.cannotEnd}
+    />
+  );
+}
+
+export function takesCalls(state: RunState): string | undefined {
+  if (state === "running" || state === "paused") return undefined;
+  return state === "stopping" ? "It is stopping and takes no more calls." : "Start it first: nothing is running.";
+}
+
+function noneFailed(model: Model): string {
+  return count(model, "failed") === 0 ? "No call has failed." : "All failed calls were resubmitted.";
+}

@@ -1,0 +1,122 @@
+// The open row: everything about one call, fetched when it is opened and when its state moves.
+
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
+import { clockTime, oneLine, visible } from "./format";
+import { useConnection } from "./hooks";
+import { Action } from "./row";
+import type { CallRecord, Detail as Fetched } from "./wire";
+
+interface Props {
+  call: CallRecord;
+  onGoTo: (id: number) => void;
+  onClose: () => void;
+  onGrown: () => void;
+}
+
+export function Detail({ call, onGoTo, onClose, onGrown }: Props) {
+  const { detail, error } = useDetail(call);
+  useLayoutEffect(onGrown, [detail === undefined && error === undefined]);
+  const close = (event: KeyboardEvent) => {
+    if (event.key !== "Escape") return;
+    const table = (event.currentTarget as HTMLElement).closest("table");
+    onClose();
+    table?.querySelector<HTMLElement>(`tr[data-call="${call.id}"] .amltk-toggle`)?.focus();
+  };
+  return (
+    <tr class="amltk-detail" data-call={call.id} onKeyDown={close}>
+      <td colSpan={8}>
+        <div class="amltk-detail-body">
+          <Facts call={call} onGoTo={onGoTo} />
+          <div class="amltk-detail-action"><Action call={call} /></div>
+          {error !== undefined && <p class="amltk-is-failed">{visible(error)}</p>}
+          {detail && <Texts detail={detail} />}
+          {!detail && error === undefined && <p class="amltk-muted">Asking the kernel…</p>}
+        </div>
+      </td>
+    </tr>
+  );
+}
+
+function useDetail(call: CallRecord): { detail: Fetched | undefined; error: string | undefined } {
+  const line = useConnection();
+  const [got, setGot] = useState<{ detail?: Fetched; error?: string }>({});
+  useEffect(() => {
+    let wanted = true;
+    if (line.page.phase !== "live") {
+      setGot({ error: "The kernel is not connected, so only what the row says is known." });
+      return undefined;
+    }
+    void line.ask("detail", { call: call.id }, `detail ${call.id}`).then((reply) => {
+      if (!wanted) return;
+      setGot(reply.ok ? { detail: reply.value as Fetched } : { error: reply.error ?? "Refused." });
+    });
+    return () => {
+      wanted = false;
+    };
+  }, [line, call.id, call.state, call.attempt]);
+  return { detail: got.detail, error: got.error };
+}
+
+function Facts({ call, onGoTo }: { call: CallRecord; onGoTo: (id: number) => void }) {
+  const from = call.resubmitted_from;
+  const facts: [string, string | undefined][] = [
+    ["Task", call.task],
+    ["Submitted", clockTime(call.submitted_at)],
+    ["Started", call.started_at === undefined ? undefined : clockTime(call.started_at)],
+    ["Ended", call.ended_at === undefined ? undefined : clockTime(call.ended_at)],
+    ["Worker", call.worker],
+    ["Attempt", String(call.attempt ?? 1)],
+  ];
+  return (
+    <dl class="amltk-facts">
+      {facts.map(([name, text]) => text !== undefined && (
+        <div key={name}><dt>{name}</dt><dd>{oneLine(text)}</dd></div>
+      ))}
+      {from !== undefined && (
+        <div>
+          <dt>Resubmitted from</dt>
+          <dd>
+            <button type="button" class="amltk-link" onClick={() => onGoTo(from)}>call {from}</button>
+          </dd>
+        </div>
+      )}
+    </dl>
+  );
+}
+
+function Texts({ detail }: { detail: Fetched }) {
+  return (
+    <>
+      {detail.arguments.length > 0 && (
+        <div class="amltk-block">
+          <h4>Arguments</h4>
+          <dl class="amltk-arguments">
+            {detail.arguments.map(({ name, text }, i) => (
+              <div key={i}><dt><code>{oneLine(name)}</code></dt><dd><Pre text={text} label={`Argument ${oneLine(name)}`} /></dd></div>
+            ))}
+          </dl>
+        </div>
+      )}
+      <Block title="Result" text={detail.result} />
+      <Block title="Error" text={detail.error} kind="amltk-traceback" />
+      <Block title="Output" text={detail.output} />
+    </>
+  );
+}
+
+function Block(props: { title: string; text: string | null; kind?: string }) {
+  if (props.text === null) return null;
+  return (
+    <div class={`amltk-block ${props.kind ?? ""}`}>
+      <h4>{props.title}</h4>
+      <Pre text={props.text} label={props.title} />
+    </div>
+  );
+}
+
+/** A text that may be long: it scrolls by itself, with the keyboard as well. */
+function Pre({ text, label }: { text: string; label: string }) {
+  const long = text.length > 200 || text.includes("\n");
+  const scrolls = long ? { tabIndex: 0, role: "group" as const, "aria-label": label } : {};
+  return <pre {...scrolls}>{visible(text)}</pre>;
+}

@@ -1,0 +1,131 @@
+// Name, state, clock, rate, progress: what one looks at first and most.
+
+import { duration, number, oneLine, plural, range, rate, ticking } from "./format";
+import { remaining } from "./eta";
+import { useConnection, useSeconds } from "./hooks";
+import { count, totals, type Model, type Page } from "./page";
+import { State } from "./parts";
+import { type RunRecord } from "./wire";
+
+const BUSY_AFTER_S = 3;
+
+export function Header() {
+  const line = useConnection();
+  useSeconds(line.page.phase === "live" || line.page.phase === "waiting");
+  const { model, phase } = line.page;
+  const run = model.run.get("run");
+  const backend = model.backend.get("backend");
+  const perSecond = line.live() ? line.rate() : undefined;
+  return (
+    <div class="amltk-head">
+      <div class="amltk-title">
+        <h2 class="amltk-name">{run ? oneLine(run.name) || "Scheduler" : "Scheduler"}</h2>
+        {run && <RunState run={run} final={phase === "final"} />}
+        <Health />
+      </div>
+      <div class="amltk-meta">
+        {run && <Elapsed run={run} now={line.now()} />}
+        {perSecond !== undefined && <span>{rate(perSecond)}</span>}
+        {backend && (
+          <span>{oneLine(backend.name)}, {plural(backend.n_workers, "worker")}</span>
+        )}
+        {run && run.n > 1 && <span>run {number(run.n)}</span>}
+      </div>
+      <Progress page={line.page} state={run?.state} />
+    </div>
+  );
+}
+
+function RunState({ run, final }: { run: RunRecord; final: boolean }) {
+  const why = [run.code, run.reason].filter(Boolean).map((text) => oneLine(String(text)));
+  return (
+    <>
+      <State word={run.state} tone={toneOf(run)} />
+      {why.length > 0 && <span class="amltk-why">{why.join(": ")}</span>}
+      {final && <span class="amltk-muted">(closed: shown as it was)</span>}
+    </>
+  );
+}
+
+export function toneOf(run: RunRecord): string {
+  if (run.state !== "finished") return run.state;
+  if (run.code === "exception") return "failed";
+  return run.code === "cancelled" ? "cancelled" : "done";
+}
+
+function Elapsed({ run, now }: { run: RunRecord; now: number }) {
+  if (run.started_at === undefined) return <span>not started</span>;
+  if (run.state === "finished") {
+    return <span>took {duration(run.elapsed_s ?? (run.ended_at ?? now) - run.started_at)}</span>;
+  }
+  const stopping = run.state === "stopping" && run.stopping_since !== undefined;
+  return (
+    <>
+      <span>{ticking(now - run.started_at)}</span>
+      {stopping && <span>stopping for {ticking(now - (run.stopping_since ?? now))}</span>}
+    </>
+  );
+}
+
+/** Whether the kernel can be heard; a busy kernel must not look like an idle scheduler. */
+function Health() {
+  const line = useConnection();
+  const text = healthText(line);
+  return text ? <span class="amltk-health">{text}</span> : null;
+}
+
+export function healthText(line: {
+  page: Page;
+  lost(): boolean;
+  live(): boolean;
+  silence(): number;
+  longestWait(): number;
+}): string | undefined {
+  if (line.page.phase === "other") {
+    return "This page and the kernel have different versions of amltk_nb: reload the page; if that does not help, restart the kernel.";
+  }
+  if (line.lost()) return `Disconnected: no word from the kernel for ${ticking(line.silence())}.`;
+  if (line.live() && line.silence() > BUSY_AFTER_S) return `Kernel busy for ${ticking(line.silence())}`;
+  const waited = line.longestWait();
+  return waited > BUSY_AFTER_S ? `No answer yet for ${ticking(waited)}: kernel busy` : undefined;
+}
+
+function Progress({ page, state }: { page: Page; state: RunRecord["state"] | undefined }) {
+  const { ended, submitted } = totals(page.model);
+  const left = state === "running" ? remaining(page) : undefined;
+  return (
+    <div class="amltk-progress">
+      <div
+        class="amltk-bar"
+        role="progressbar"
+        aria-label="Calls ended"
+        aria-valuemin={0}
+        aria-valuemax={Math.max(1, submitted)}
+        aria-valuenow={ended}
+        aria-valuetext={progressText(page.model)}
+      >
+        {["done", "failed", "cancelled", "running"].map((name) => (
+          <Segment key={name} name={name} n={count(page.model, name)} of={submitted} />
+        ))}
+      </div>
+      <div class="amltk-progress-text">
+        <span>{number(ended)} of {plural(submitted, "call")} ended</span>
+        <span class="amltk-muted">{left ? range(left.lowS, left.highS) : "\u00a0"}</span>
+      </div>
+    </div>
+  );
+}
+
+function Segment({ name, n, of }: { name: string; n: number; of: number }) {
+  const width = of > 0 ? (100 * n) / of : 0;
+  return <div class={`amltk-segment amltk-is-${name}`} style={{ width: `${width}%` }} />;
+}
+
+export function progressText(model: Model): string {
+  const { ended, submitted } = totals(model);
+  const parts = ["done", "failed", "cancelled"]
+    .filter((state) => count(model, state) > 0)
+    .map((state) => `${number(count(model, state))} ${state}`);
+  const detail = parts.length > 0 ? `: ${parts.join(", ")}` : "";
+  return `${number(ended)} of ${plural(submitted, "call")} ended${detail}`;
+}

@@ -1,0 +1,179 @@
+// What travels between the kernel and this page. The Python side is views/model.py (records and
+// patches), views/widget.py (messages) and views/commands.py (commands and replies).
+
+export const SCHEMA = 1;
+
+export type RunState = "idle" | "running" | "paused" | "stopping" | "finished";
+export type CallState = "queued" | "running" | "done" | "failed" | "cancelled";
+export type Value = string | number | boolean | null;
+
+export const CALL_STATES: readonly CallState[] = ["queued", "running", "done", "failed", "cancelled"];
+
+// Times are seconds since the epoch by the kernel's clock, durations are seconds. Fields that do
+// not apply are left out.
+export interface RunRecord {
+  name: string;
+  state: RunState;
+  n: number;
+  started_at?: number;
+  ended_at?: number;
+  elapsed_s?: number;
+  code?: string;
+  reason?: string;
+  stopping_since?: number;
+  cannot_start?: string;
+}
+
+export interface BackendRecord {
+  name: string;
+  options: Record<string, Value>;
+  n_workers: number;
+  cannot_end?: string;
+}
+
+export interface EventRecord {
+  emitter: string;
+  name: string;
+  count: number;
+  order: number;
+}
+
+export interface CallbackRecord {
+  event: string;
+  text: string;
+  n_calls: number;
+  n_errors?: number;
+  cell?: string;
+  hidden?: boolean;
+  order: number;
+}
+
+export interface TaskRecord {
+  function: string;
+  signature: string;
+  order: number;
+  n_queued: number;
+  n_running: number;
+  n_done: number;
+  n_failed: number;
+  n_cancelled: number;
+}
+
+export interface PluginRecord {
+  task: string;
+  name: string;
+  state: Record<string, Value>;
+  order: number;
+}
+
+export interface CallRecord {
+  id: number;
+  task?: string;
+  function: string;
+  args: string;
+  state: CallState;
+  submitted_at: number;
+  started_at?: number;
+  ended_at?: number;
+  seconds?: number;
+  worker?: string;
+  attempt?: number;
+  error?: string;
+  resubmitted_from?: number;
+}
+
+export interface WorkerRecord {
+  state: string;
+  pid?: number;
+  call?: number;
+  order: number;
+}
+
+export interface LogRecord {
+  at: number;
+  source: string;
+  level: string;
+  text: string;
+}
+
+export interface Collections {
+  run: RunRecord;
+  backend: BackendRecord;
+  counts: { n: number };
+  events: EventRecord;
+  callbacks: CallbackRecord;
+  tasks: TaskRecord;
+  plugins: PluginRecord;
+  calls: CallRecord;
+  workers: WorkerRecord;
+  log: LogRecord;
+}
+
+export type CollectionName = keyof Collections;
+export type WireModel = { [K in CollectionName]: Record<string, Collections[K]> };
+export type Patch = {
+  [K in CollectionName]?: { upsert?: Record<string, Collections[K]>; remove?: string[] };
+};
+
+export interface Full {
+  kind: "full" | "final";
+  schema: number;
+  version: number;
+  at: number;
+  model: WireModel;
+}
+
+export interface PatchMessage {
+  kind: "patch";
+  base: number;
+  version: number;
+  at: number;
+  patch: Patch;
+}
+
+export interface Beat {
+  kind: "beat";
+  at: number;
+}
+
+export interface Reply {
+  kind: "reply";
+  id: number | null;
+  ok: boolean;
+  error: string | null;
+  value: unknown;
+}
+
+export type Message = Full | PatchMessage | Beat | Reply;
+
+export type CommandName =
+  | "snapshot"
+  | "start"
+  | "pause"
+  | "resume"
+  | "stop"
+  | "stop_now"
+  | "resubmit_failed"
+  | "cancel"
+  | "resubmit"
+  | "detail"
+  | "rows";
+
+export interface Detail {
+  call: number;
+  state: CallState;
+  function: string;
+  arguments: { name: string; text: string }[];
+  result: string | null;
+  error: string | null;
+  output: string | null;
+  resubmitted_from: number | null;
+}
+
+// The part of anywidget's model that we use.
+export interface AnyModel {
+  get(key: string): unknown;
+  send(content: unknown): void;
+  on(event: string, callback: (...args: never[]) => void): void;
+  off(event?: string | null, callback?: ((...args: never[]) => void) | null): void;
+}
