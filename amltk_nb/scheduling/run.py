@@ -49,6 +49,7 @@ class _Ending:
     wait: bool
     exception: BaseException | None = None
     taken_back: list[Call] = field(default_factory=list)  # cancelled by it, not announced yet
+    ended_calls: bool = False  # whether it cancelled any: those never cause on_empty
 
 
 class Run:
@@ -215,6 +216,7 @@ class Run:
                 self.stopping_since = self.scheduler.clock()
                 self.scheduler.move(RunState.STOPPING)
                 self._ending.taken_back = self.dispatch.take_back_all()
+                self._ending.ended_calls = bool(self._ending.taken_back)
             elif wait is False:
                 self._ending.wait = False
             else:
@@ -227,9 +229,10 @@ class Run:
 
     def _end_running(self) -> None:
         """End what the backend can end now; the rest is left behind when the backend closes."""
+        assert self._ending is not None
         for call in list(self.active.values()):
-            if call.state is CallState.RUNNING:
-                self._end_call(call)
+            if call.state is CallState.RUNNING and self._end_call(call):
+                self._ending.ended_calls = True
 
     def _end_call(self, call: Call) -> bool:
         self._cancels_asked.add(call.id)
@@ -272,7 +275,8 @@ class Run:
         if self._timer is not None:
             self._timer.cancel()
         scheduler = self.scheduler
-        if ending.code is ExitCode.STOPPED and not self.active and not self._empty_told:
+        idle = not self.active and not ending.ended_calls
+        if ending.code is ExitCode.STOPPED and idle and not self._empty_told:
             scheduler.emitter.emit(scheduler.EMPTY)
         if ending.code is ExitCode.TIMEOUT:
             scheduler.emitter.emit(scheduler.TIMEOUT)
