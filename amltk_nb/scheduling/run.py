@@ -452,10 +452,14 @@ class Run:
     # ---------------------------------------------------------------- calls out
 
     def _handle(self, item: Outcome | Callable[[], None]) -> None:
-        if isinstance(item, Outcome):
-            self._settle(item)
-        else:
-            item()
+        try:
+            if isinstance(item, Outcome):
+                self._settle(item)
+            else:
+                item()
+        except BaseException as error:  # a fault of ours: the drain must go on, the run must end
+            logger.exception("the scheduler itself failed")
+            self._fail(error)
 
     def _settle(self, outcome: Outcome) -> None:
         """End one call: state, future, plugins, history, then its events and the policy."""
