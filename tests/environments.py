@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +57,14 @@ class Environment:
             if not stamp.exists() or stamp.read_text() != wanted:
                 self._make(base)
                 stamp.write_text(wanted)
+            if self.after:
+                self._run_after(HOME / self.name / "after")
         return self.python
 
     def _fingerprint(self, base: str) -> str:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())
         parts = [self.install, base, project["project"], project["dependency-groups"]]
-        if self.after:
-            parts += [path.read_text() for path in sorted((ROOT / "binder").iterdir())]
+        parts += [Path(ROOT, name).read_text() for name in self.install if name.endswith(".txt")]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def _make(self, base: str) -> None:
@@ -74,10 +75,22 @@ class Environment:
         subprocess.run([base, "-m", "venv", *flags, str(target)], check=True)
         pip = [sys.executable, "-m", "pip", "--python", str(self.python), "install", "-qq"]
         subprocess.run([*pip, *self.install], check=True, cwd=ROOT)
-        if self.after:
+
+    def _run_after(self, stamp: Path) -> None:
+        """Run the script again when it or the package has changed: it installs a copy."""
+        wanted = _digest_of([ROOT / str(self.after), *(ROOT / "amltk_nb").rglob("*.*")])
+        if not stamp.exists() or stamp.read_text() != wanted:
             path = f"{self.python.parent}{os.pathsep}{os.environ['PATH']}"
-            script = [str(ROOT / self.after)]
+            script = [str(ROOT / str(self.after))]
             subprocess.run(script, check=True, cwd=ROOT, env={**os.environ, "PATH": path})
+            stamp.write_text(wanted)
+
+
+def _digest_of(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(p for p in paths if p.is_file() and "node_modules" not in p.parts):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @contextmanager
