@@ -192,7 +192,7 @@ class SchedulerCore:
     def records(self) -> list[dict[str, Any]]:
         """List every remembered call as a dict of plain values, in order of submission.
 
-        Times are `datetime`s in UTC; seconds are floats.
+        Times are `datetime` values in UTC; seconds are floats.
         """
         return reading.rows(self)
 
