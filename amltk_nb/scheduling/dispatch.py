@@ -8,8 +8,9 @@ loop. The lock guards decisions only; no user code runs under it.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from amltk_nb.scheduling.call import Call, Outcome
@@ -29,13 +30,17 @@ _FORGETTING = 0.9
 class Dispatcher:
     """Holds the calls that wait, and hands them to the backend as it has room."""
 
-    def __init__(self, backend: Backend, *, batching: bool) -> None:
+    def __init__(
+        self, backend: Backend, *, batching: bool, clock: Callable[[], float] = time.time
+    ) -> None:
         """Start empty.
 
         Args:
             backend: who runs the calls.
             batching: whether short calls may travel together.
+            clock: gives seconds since the epoch.
         """
+        self._clock = clock
         self.lock = threading.RLock()
         self.paused = False
         self.n_queued = 0
@@ -58,7 +63,7 @@ class Dispatcher:
         with self.lock:
             for call in calls:
                 call.move(CallState.QUEUED)
-                call.worker = None
+                call.worker = call.started_at = None
             self._ready.extendleft(reversed(calls))
             self.n_queued += len(calls)
             self.pump()
@@ -97,8 +102,10 @@ class Dispatcher:
         with self.lock:
             while self.n_queued and not self.paused and self._backend.slots() > 0:
                 batch = self._take_batch()
+                now = self._clock()
                 for call in batch:
                     call.move(CallState.RUNNING)
+                    call.started_at = now  # until its worker says it better
                 self._backend.start(batch)
 
     def _take_batch(self) -> list[Call]:

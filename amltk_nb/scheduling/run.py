@@ -67,7 +67,9 @@ class Run:
         self.stopping_since: float | None = None
         self.ended_at: float | None = None
         self.active: dict[int, Call] = {}  # accepted and not ended, in order of submission
-        self.dispatch = Dispatcher(scheduler.backend, batching=scheduler.batching)
+        self.dispatch = Dispatcher(
+            scheduler.backend, batching=scheduler.batching, clock=scheduler.clock
+        )
         self._inbox: Inbox[Outcome | Callable[[], None]] = Inbox(
             loop,
             handle=self._handle,

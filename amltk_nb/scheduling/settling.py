@@ -26,7 +26,8 @@ def book(call: Call, outcome: Outcome, *, now: float) -> None:
         now: seconds since the epoch.
     """
     call.ended_at = now
-    call.started_at = outcome.started_at
+    if outcome.started_at is not None:
+        call.started_at = outcome.started_at
     call.seconds = outcome.seconds
     call.worker = outcome.worker or call.worker
     call.output = outcome.output
