@@ -10,6 +10,7 @@ import gc
 import pickle
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -1050,7 +1051,6 @@ async def test_a_coroutine_callback_is_awaited_on_the_running_loop() -> None:
 
     @emitter.on("e", repeat=2)
     async def callback(x: int) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, gc.collect)  # no hold but ours
         seen.append(x)
         if len(seen) == 2:
             done.set()
@@ -1061,6 +1061,30 @@ async def test_a_coroutine_callback_is_awaited_on_the_running_loop() -> None:
 
     assert seen == [1, 1]
     assert emitter.handlers("e")[0].n_calls == 1
+
+
+async def test_a_coroutine_that_nobody_else_holds_is_not_lost() -> None:
+    emitter, seen = Emitter(), []
+    waiting: list[weakref.ref[asyncio.Future[int]]] = []
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    @emitter.on("e")
+    async def callback() -> None:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        waiting.append(weakref.ref(future))
+        begun.set()
+        seen.append(await future)
+        done.set()
+
+    emitter.emit("e")
+    await asyncio.wait_for(begun.wait(), 10)
+    gc.collect()
+    future = waiting[0]()
+    assert future is not None
+    future.set_result(7)
+    await asyncio.wait_for(done.wait(), 10)
+
+    assert seen == [7]
 
 
 async def test_errors_of_a_coroutine_go_to_on_error_with_the_place_of_the_emission() -> None:
@@ -1308,6 +1332,21 @@ def test_fewer_registrations_leave_the_rest_and_more_are_added(notebook: Noteboo
 
     notebook.run("A", loop.format(4))
     assert registered(notebook) == [("f", "[3]")] * 4
+
+
+def test_what_a_repeated_execution_left_running_replaces_nothing(notebook: Notebook) -> None:
+    cell = "def later():\n    @e.on('x')\n    def f(): ..."
+    notebook.run("A", cell + "\nearlier = later")
+    former = host.Cell("A", 1, "[1]")
+    notebook.run("A", cell + "\nlater()")
+    assert registered(notebook) == [("f", "[2]")]
+
+    notebook._cell = former  # a coroutine of the first execution goes on, in its own context
+    notebook.names["earlier"]()
+    assert registered(notebook) == [("f", "[2]"), ("f", "[1]")]
+
+    notebook.run("A", cell + "\nlater()")
+    assert registered(notebook) == [("f", "[3]"), ("f", "[1]")]
 
 
 def test_lambdas_go_by_cell_and_position(notebook: Notebook) -> None:

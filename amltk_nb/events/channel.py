@@ -71,14 +71,16 @@ class Channel:
     def _sign(self, handler: Handler, cell: host.Cell) -> None:
         name = (cell.id, qualified_name(handler.callback))
         execution, n = self._latest.get(name, (cell.execution, 0))
+        if cell.execution < execution:
+            return  # left running by an execution that was repeated since: it replaces nothing
         n = n + 1 if execution == cell.execution else 1
         self._latest[name] = (cell.execution, n)
-        handler.key, handler.execution = (*name, n), cell.execution
+        handler.key = (*name, n)
 
     def _place(self, handler: Handler) -> None:
         if handler.key is not None:
             for i, former in enumerate(self.handlers):
-                if former.key == handler.key and former.execution < handler.execution:
+                if former.key == handler.key:  # of an earlier execution: n sets those of one apart
                     former.remove()
                     handler.order = former.order
                     self.handlers = (*self.handlers[:i], handler, *self.handlers[i + 1 :])

@@ -84,7 +84,6 @@ class Handler:
         "context",
         "event",
         "every",
-        "execution",
         "hidden",
         "is_plain",
         "is_removed",
@@ -127,7 +126,6 @@ class Handler:
         # What its cell set, such as where prints go; kept in notebooks only.
         self.context: Context | None = copy_context() if cell is not None else None
         self.key: tuple[str, str, int] | None = None  # who may replace it; None: nobody
-        self.execution = 0  # the execution of its cell that registered it
         self.order = 0  # its place among all handlers of its emitter
         self.n_calls = 0  # rounds; one of repeat=3 counts once
         self.n_errors = 0
