@@ -39,7 +39,8 @@ class KernelHost(Host):
         self._cells = CellWatch(shell)
         self._constructed = living.Makers()
         self._started = living.Makers()
-        self._shown: weakref.WeakKeyDictionary[Run, Dashboard] = weakref.WeakKeyDictionary()
+        self._shown: weakref.WeakKeyDictionary[Run, list[Dashboard]] = weakref.WeakKeyDictionary()
+        self._told: weakref.WeakSet[Run] = weakref.WeakSet()  # whose outcome was displayed
         self._nested = 0
 
     def cell(self) -> Cell | None:
@@ -74,10 +75,7 @@ class KernelHost(Host):
         if run.options.background and run.options.output == "log":
             output.install()
         if run.options.display and not is_static():
-            from amltk_nb.views.widget import Dashboard
-
-            dashboard = self._shown[run] = Dashboard(run.scheduler)
-            dashboard._ipython_display_()
+            self._show_live(run)
 
     def interrupted(self, run: Run) -> bool:
         """Let the run go on if only a wait for it was interrupted, and say so in one line."""
@@ -93,13 +91,16 @@ class KernelHost(Host):
         """Freeze what is shown of it."""
         if not any(s.last_run and s.last_run.options.background for s in living.living()):
             output.uninstall()
-        dashboard = self._shown.pop(run, None)
-        if dashboard is not None:
-            dashboard.freeze()
+        self._freeze(run)
 
     def awaited(self, run: Run) -> None:
-        """Show the outcome as output of the waiting cell, where nothing live was shown."""
-        if run.options.display and is_static():
+        """Freeze again from the waiting cell, or show the outcome where nothing live was shown.
+
+        Clients such as nbclient see an update only if it comes from the cell that is running.
+        """
+        self._freeze(run)
+        if run.options.display and is_static() and run not in self._told:
+            self._told.add(run)
             show_static(run.scheduler)
 
     def callback_output(
@@ -122,13 +123,22 @@ class KernelHost(Host):
 
     def show(self, thing: Scheduler | Task[..., Any]) -> None:
         """Display something: a scheduler live while it runs, all else as it stands."""
-        from amltk_nb.views.widget import Dashboard
-
-        scheduler = thing if not isinstance(thing, Task) else None
-        if scheduler is not None and scheduler.running() and not is_static():
-            Dashboard(scheduler)._ipython_display_()
+        run = thing.last_run if not isinstance(thing, Task) else None
+        if run is not None and not run.done() and not is_static():
+            self._show_live(run)
         else:
             show_static(thing)
+
+    def _show_live(self, run: Run) -> None:
+        from amltk_nb.views.widget import Dashboard
+
+        dashboard = Dashboard(run.scheduler)
+        self._shown.setdefault(run, []).append(dashboard)
+        dashboard._ipython_display_()
+
+    def _freeze(self, run: Run) -> None:
+        for dashboard in self._shown.get(run, ()):
+            dashboard.freeze()
 
 
 def show_static(thing: Scheduler | Task[..., Any]) -> None:
