@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -11,10 +13,11 @@ from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.snapshot import LogRecord
 from amltk_nb.scheduling.states import CallState
 
-__all__ = ["History", "short_repr"]
+__all__ = ["History", "error_line", "short_repr"]
 
 _LOG_LINES = 500
 _LOG_TEXT = 10_000  # characters per entry
+_ERROR_TEXT = 300  # characters
 _PLAIN = (int, float, bool, complex, type(None))
 
 
@@ -92,26 +95,47 @@ def short_repr(value: Any, limit: int = 60) -> str:
             million numbers costs no more than a short one.
         limit: characters.
     """
-    if type(value) in _PLAIN:
-        text = repr(value)
-    elif isinstance(value, str | bytes):
-        text = repr(value[: limit + 1])
-    else:
-        text = _guarded_repr(value, limit)
+    try:
+        text = _repr(value, limit)
+    except Exception as error:  # an integer may be too long to print, an attribute may raise
+        text = _unshowable(value, error)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _guarded_repr(value: Any, limit: int) -> str:
-    import reprlib
+def error_line(error: BaseException) -> str:
+    """Show an error in one line: "ValueError: bad C", whatever its `__str__` does."""
+    try:
+        lines = str(error).splitlines()
+    except Exception:
+        lines = ["(its message cannot be shown)"]
+    text = f"{type(error).__name__}: {lines[0]}" if lines and lines[0] else type(error).__name__
+    return text[:_ERROR_TEXT]
 
-    shortener = reprlib.Repr()
-    shortener.maxother = shortener.maxlong = limit
-    shortener.maxstring = limit
+
+class _Shortener(reprlib.Repr):
+    """Shows an object inside a container by its type if its own repr fails; without addresses."""
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        try:
+            text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(x)[: 20 * self.maxother])
+        except Exception as error:
+            return _unshowable(x, error)
+        return text if len(text) <= self.maxother else text[: self.maxother - 1] + "…"
+
+
+def _repr(value: Any, limit: int) -> str:
+    if type(value) in _PLAIN:
+        return repr(value)
+    if type(value) in (str, bytes):
+        return repr(value[: limit + 1])
     if hasattr(value, "shape") and hasattr(value, "dtype"):  # arrays: their repr is slow and long
         return f"<{type(value).__name__} {tuple(value.shape)} {value.dtype}>"
     if callable(value) and hasattr(value, "__qualname__"):
         return str(value.__qualname__)
-    try:
-        return shortener.repr(value)
-    except Exception as error:
-        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    shortener = _Shortener()
+    shortener.maxother = shortener.maxlong = shortener.maxstring = limit
+    return shortener.repr(value)
+
+
+def _unshowable(value: Any, error: Exception) -> str:
+    return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"

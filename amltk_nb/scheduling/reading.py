@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from amltk_nb.errors import MissingExtraError
 from amltk_nb.scheduling.call import Call
-from amltk_nb.scheduling.history import short_repr
+from amltk_nb.scheduling.history import error_line, short_repr
 from amltk_nb.scheduling.snapshot import (
     CallbackRecord,
     CallRecord,
@@ -186,7 +186,7 @@ def task_record(task: Task[..., Any]) -> TaskRecord:
         signature=task.signature,
         events=_events(task),
         plugins=tuple(_plugin(plugin) for plugin in task.plugins),
-        counts={state: live[state] or task.counts[state] for state in CallState},
+        counts={state: live[state] + task.counts[state] for state in CallState},
     )
 
 
@@ -214,7 +214,7 @@ def _record(call: Call) -> CallRecord:
         seconds=call.seconds,
         worker=call.worker,
         attempt=call.attempt,
-        error=_error_text(call.error),
+        error=error_line(call.error) if call.error is not None else None,
         resubmitted_from=call.resubmitted_from,
     )
     if call.ended_at is not None:
@@ -229,17 +229,6 @@ def _args_text(call: Call) -> str:
         text = ", ".join(parts)
         call.args_text = text if len(text) <= _ARGS_TEXT else text[: _ARGS_TEXT - 1] + "…"
     return call.args_text
-
-
-def _error_text(error: BaseException | None) -> str | None:
-    if error is None:
-        return None
-    try:
-        message = str(error)
-    except Exception:
-        message = "(its message cannot be shown)"
-    first = message.splitlines()[0] if message else ""
-    return f"{type(error).__name__}: {first}"[:300] if first else type(error).__name__
 
 
 def _row(record: CallRecord) -> dict[str, Any]:

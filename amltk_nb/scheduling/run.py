@@ -22,6 +22,7 @@ from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.dispatch import Dispatcher
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
+from amltk_nb.scheduling.history import error_line
 from amltk_nb.scheduling.inbox import Inbox
 from amltk_nb.scheduling.options import RunOptions
 from amltk_nb.scheduling.plugins.base import release_all
@@ -187,7 +188,7 @@ class Run:
         if ending is None:
             return None
         if ending.exception is not None:
-            return f"{type(ending.exception).__name__}: {ending.exception}".splitlines()[0]
+            return error_line(ending.exception)
         return ending.message
 
     @property
@@ -256,7 +257,7 @@ class Run:
             raise
         except BaseException as error:
             self._fail(error)
-            self.end_now(ExitCode.EXCEPTION, f"{type(error).__name__}: {error}")
+            self.end_now(ExitCode.EXCEPTION, error_line(error))
 
     async def _finish(self) -> None:
         ending = self._ending
@@ -513,7 +514,7 @@ class Run:
             if ending is not None and not isinstance(ending.exception, BaseException):
                 ending.code, ending.exception = ExitCode.EXCEPTION, error
         if ending is None:
-            self.ask_end(ExitCode.EXCEPTION, f"{type(error).__name__}: {error}", exception=error)
+            self.ask_end(ExitCode.EXCEPTION, error_line(error), exception=error)
 
     # ---------------------------------------------------------------- between drains
 
