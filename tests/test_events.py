@@ -1380,12 +1380,23 @@ def test_replace_false_keeps_what_was_there(notebook: Notebook) -> None:
     assert registered(notebook) == [("f", "[1]"), ("f", "[2]")]
 
 
-def test_callbacks_of_modules_are_never_replaced(notebook: Notebook) -> None:
+def test_what_a_cell_registers_of_modules_is_replaced_too(notebook: Notebook) -> None:
     notebook.names["awaiting"] = awaiting  # of this test module, as of a plugin
     for _ in range(2):
         notebook.run("A", "e.on('x', awaiting)")
 
-    assert registered(notebook) == [("awaiting", "[1]"), ("awaiting", "[2]")]
+    assert registered(notebook) == [("awaiting", "[2]")]
+
+
+def test_a_method_of_a_list_is_registered_once_however_often_its_cell_runs(
+    notebook: Notebook,
+) -> None:
+    notebook.names["seen"] = seen = []
+    for _ in range(3):
+        notebook.run("A", "e.on('x', seen.append)")
+    notebook.names["e"].emit("x", 1)
+
+    assert seen == [1]
 
 
 def test_outside_of_notebooks_nothing_is_replaced() -> None:

@@ -18,7 +18,6 @@ __all__ = [
     "fitted",
     "full_text",
     "is_same",
-    "module_of",
     "name_of",
     "qualified_name",
     "signature_text",
@@ -126,11 +125,6 @@ def qualified_name(callback: Callback) -> str:
     """Say what a callback is called, with the class or function around it."""
     inner = _innermost(callback)
     return getattr(inner, "__qualname__", None) or type(inner).__qualname__
-
-
-def module_of(callback: Callback) -> str | None:
-    """Say which module a callback is defined in."""
-    return getattr(_innermost(callback), "__module__", None)
 
 
 def is_same(one: Callback, other: Callback) -> bool:

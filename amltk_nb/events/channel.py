@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from amltk_nb import host
-from amltk_nb.events.callback import fitted, module_of, qualified_name
+from amltk_nb.events.callback import fitted, qualified_name
 from amltk_nb.events.event import EventSpec
 from amltk_nb.events.handler import Handler, Options
 
@@ -63,7 +63,7 @@ class Channel:
         handler = Handler(self.event, callback, options, cell=cell.label if cell else None)
         if self.spec is not None:
             handler.call = fitted(callback, self.spec)
-        if cell is not None and options.replace and module_of(callback) == "__main__":
+        if cell is not None and options.replace:
             self._sign(handler, cell)
         self._place(handler)
         return callback
