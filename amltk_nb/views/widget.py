@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ import traitlets
 
 from amltk_nb.errors import CommandError
 from amltk_nb.scheduling.states import RunState
+from amltk_nb.views.bundle import is_static, static_bundle
 from amltk_nb.views.commands import command_of, dispatch_command
 from amltk_nb.views.model import SCHEMA, Model, Patch, diff, to_model
 
@@ -46,6 +47,11 @@ BEAT_S = 1.0  # a live run says so at least this often, else "busy" and "idle" l
 BULK_BYTES_PER_S = 50_000  # rows of calls and log lines are held back above this …
 BULK_HELD_S = 1.0  # … but never longer than this
 _ROW_BYTES = 200
+
+# A page that was reloaded knows no display id, so freezing cannot reach it; it shows the last
+# state instead, for as long as the widget lives. Each keeps its scheduler alive.
+N_FROZEN = 8
+_frozen: deque[Dashboard] = deque()
 
 _LIVE = {RunState.RUNNING, RunState.PAUSED, RunState.STOPPING}
 
@@ -72,6 +78,7 @@ class Feed:
         self._dirty = True
         self._wants_full = False
         self._live = False
+        self._final: dict[str, Any] | None = None
         self._next_at = self._bulk_at = self._sent_at = self._new_at = float("-inf")
         self.listening = False
 
@@ -98,6 +105,11 @@ class Feed:
         """
         if not self.listening:
             return None
+        if self._final is not None:
+            if self._wants_full:
+                self._send(self._final)
+            self._wants_full = False
+            return None
         if now < self._next_at - 1e-6:  # the sums of floats that timers make
             return self._next_at - now
         if self._wants_full:
@@ -108,11 +120,16 @@ class Feed:
             self._send_at(now, {"kind": "beat", "at": at})
         return self._delay(now)
 
-    def final(self, at: float) -> None:
-        """Send everything for the last time and listen no more."""
+    def end(self, at: float) -> None:
+        """Send everything for the last time; from now on the same to each page that says hello."""
+        self._final = {**self._full(at), "kind": "final"}
         if self.listening:
-            self._send({**self._full(at), "kind": "final"})
-        self.listening = False
+            self._send(self._final)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it sends no more news."""
+        return self._final is not None
 
     def _delay(self, now: float) -> float | None:
         if self._dirty or self._wants_full:
@@ -176,7 +193,7 @@ class Dashboard(anywidget.AnyWidget):
     _esm = _STATIC / "widget.js"
     _css = _STATIC / "widget.css"
     views = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    _ended = True  # until it is made: `__del__` closes what a ValueError left unmade, too
+    _made = False  # `__del__` closes what a ValueError left unmade, too
 
     def __init__(self, scheduler: Scheduler, views: Sequence[str] = VIEWS) -> None:
         """Make a dashboard; it costs nothing until a page shows it.
@@ -195,7 +212,6 @@ class Dashboard(anywidget.AnyWidget):
         self._scheduler = scheduler
         self._feed = Feed(scheduler.snapshot, self._send_locked)
         self._send_lock = threading.RLock()
-        self._ended = False
         self._timer: asyncio.TimerHandle | None = None
         self._loop = _running_loop()
         self._handles: list[Any] = []
@@ -203,6 +219,7 @@ class Dashboard(anywidget.AnyWidget):
         self.on_msg(self._on_message)
         _keep_to_the_pages_subshell(self.comm)
         scheduler.observe(self)
+        self._made = True
 
     def changed(self) -> None:
         """Be told by the scheduler, on any thread, that something moved."""
@@ -210,24 +227,30 @@ class Dashboard(anywidget.AnyWidget):
             self._post(self._pump)
 
     def freeze(self) -> None:
-        """Put static HTML of the present state where this dashboard is displayed, and close it.
+        """Put static HTML of the present state where this dashboard is displayed.
 
         Saved notebooks, exports and reopened pages show that, where a live view would be lost.
         """
-        bundle = self._static_bundle()
+        bundle = static_bundle(self._scheduler)
         for handle in self._handles:
             handle.update(bundle, raw=True)
-        self.close()
+        self._end()
+        _frozen.append(self)
+        if len(_frozen) > N_FROZEN:
+            _frozen.popleft().close()
 
     def close(self) -> None:
-        """Tell the pages the last state and stop following the scheduler."""
-        if not self._ended:
-            self._scheduler.unobserve(self)
-            self._cancel_timer()
-            self._feed.final(time.time())
-            self._ended = True
+        """Tell the pages the last state, stop following the scheduler, and end the connection."""
+        if self._made:
+            self._end()
             self.layout.close()
         super().close()
+
+    def _end(self) -> None:
+        if not self._feed.ended:
+            self._scheduler.unobserve(self)
+            self._cancel_timer()
+            self._feed.end(time.time())
 
     def __repr__(self) -> str:
         # Never the default: an address, or values that change, would differ from run to run.
@@ -241,21 +264,11 @@ class Dashboard(anywidget.AnyWidget):
         self._handles.append(display(data, raw=True, display_id=True))  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle = self._static_bundle()
-        if os.environ.get("AMLTK_NB_STATIC") != "1":
+        bundle = static_bundle(self._scheduler)
+        if not is_static():
             view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
             bundle["application/vnd.jupyter.widget-view+json"] = view
         return bundle, {}
-
-    def _static_bundle(self) -> dict[str, Any]:
-        from amltk_nb.views import html, text
-
-        snapshot = self._scheduler.snapshot()
-        stable = os.environ.get("AMLTK_NB_STATIC") == "1"
-        return {
-            "text/html": html.render(snapshot, stable=stable),
-            "text/plain": text.plain(snapshot, stable=True),
-        }
 
     def _on_message(self, _: object, content: object, buffers: object) -> None:
         """Take a message on whatever thread the kernel chose."""
@@ -285,8 +298,6 @@ class Dashboard(anywidget.AnyWidget):
     def _pump(self) -> None:
         """Send what is due and come back when more is; on the loop's thread."""
         self._cancel_timer()
-        if self._ended:
-            return
         try:
             delay = self._feed.step(time.monotonic(), time.time())
         except Exception:  # a broken view must not end up in the loop, which is the user's
@@ -303,7 +314,7 @@ class Dashboard(anywidget.AnyWidget):
     def _send_locked(self, message: dict[str, Any]) -> None:
         # Replies to Stop, Pause and Cancel leave from the handler's thread.
         with self._send_lock:
-            if not self._ended and self.comm is not None:
+            if self.comm is not None:
                 self.send(message)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import comm
 import pytest
 
+from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.snapshot import LogRecord, RunRecord
 from amltk_nb.scheduling.states import CallState, RunState
 from amltk_nb.views.model import apply, to_model
-from amltk_nb.views.widget import VIEWS, Dashboard, Feed, _keep_to_the_pages_subshell
+from amltk_nb.views.widget import N_FROZEN, VIEWS, Dashboard, Feed, _keep_to_the_pages_subshell
 from tests.views.standin import RecordingComm, StandInScheduler, call_record
 
 
@@ -169,12 +170,20 @@ def test_a_flood_of_the_log_is_held_back_for_a_second(page: Page) -> None:
     assert len(patches) == 10
 
 
-def test_final_is_everything_once_more_and_then_silence(page: Page) -> None:
+def test_the_end_is_everything_once_more_and_then_silence(page: Page) -> None:
     page.feed.hello()
     page.step()
-    page.feed.final(at=1e9)
+    page.feed.end(at=1e9)
     assert page.messages[-1]["kind"] == "final"
     assert page.messages[-1]["model"] == to_model(page.scheduler.shown)
+    assert page.run_for(5, count_up(page)) == []
+
+
+def test_a_page_that_comes_after_the_end_gets_the_end(page: Page) -> None:
+    page.feed.end(at=1e9)
+    assert page.messages == []
+    page.feed.hello()
+    assert page.step() == ["final"]
     assert page.run_for(5, count_up(page)) == []
 
 
@@ -335,6 +344,40 @@ def test_its_text_is_the_same_in_every_run(comms: list[RecordingComm]) -> None:
         "text/html",
         "text/plain",
     }
+
+
+class Handle:
+    """A display handle that keeps what it was updated with."""
+
+    def __init__(self) -> None:
+        self.shown: list[dict[str, Any]] = []
+
+    def update(self, bundle: dict[str, Any], *, raw: bool) -> None:
+        assert raw
+        self.shown.append(bundle)
+
+
+def test_freezing_replaces_each_display_and_still_answers_reloaded_pages(
+    comms: list[RecordingComm],
+) -> None:
+    scheduler = StandInScheduler(Call(3, len, ("abc",), {}))
+    dashboard = Dashboard(scheduler)
+    handle = Handle()
+    dashboard._handles.append(handle)
+    dashboard.freeze()
+    assert [set(bundle) for bundle in handle.shown] == [{"text/html", "text/plain"}]
+    assert scheduler.observers == []
+    comms[0].click("snapshot")
+    assert len(comms[0].custom("final")) == 1
+    comms[0].click("detail", call=3)
+    assert comms[0].custom("reply")[-1]["value"]["arguments"] == [{"name": "obj", "text": "'abc'"}]
+
+
+def test_only_the_latest_frozen_ones_keep_their_connection(comms: list[RecordingComm]) -> None:
+    dashboards = [Dashboard(StandInScheduler()) for _ in range(N_FROZEN + 1)]
+    for dashboard in dashboards:
+        dashboard.freeze()
+    assert [d.comm is None for d in dashboards] == [True] + [False] * N_FROZEN
 
 
 def test_static_mode_shows_no_widget(

@@ -42,10 +42,6 @@ function useDetail(call: CallRecord): { detail: Fetched | undefined; error: stri
   const [got, setGot] = useState<{ detail?: Fetched; error?: string }>({});
   useEffect(() => {
     let wanted = true;
-    if (line.page.phase !== "live") {
-      setGot({ error: "The kernel is not connected, so only what the row says is known." });
-      return undefined;
-    }
     void line.ask("detail", { call: call.id }, `detail ${call.id}`).then((reply) => {
       if (!wanted) return;
       setGot(reply.ok ? { detail: reply.value as Fetched } : { error: reply.error ?? "Refused." });

@@ -100,7 +100,7 @@ function useOlder(line: Connection, filter: Filter): Older {
   }, [line.page.glimpsed]);
   const cursor = cursors.current.get(filter);
   const more = async () => {
-    if (busy || all || cursor === "end" || line.page.phase !== "live") return;
+    if (busy || all || cursor === "end") return;
     setBusy(true);
     const rows = await fetchRows(line, {
       limit: N_PER_PAGE,
@@ -153,13 +153,14 @@ interface TableProps {
 function Table({ rows: wanted, open, onOpen, onGoTo, onEnd }: TableProps) {
   const box = useRef<HTMLDivElement>(null);
   const order = useRef<readonly number[]>([]);
-  const [hold, setHold] = useState({ pointer: false, focus: null as number | null });
+  const [pointed, setPointed] = useState(false);
+  const [focus, onFocus] = useKeptFocus();
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(12 * ROW_PX);
-  const rows = hold.pointer || hold.focus !== null ? held(wanted, order.current) : wanted;
+  const rows = pointed || focus.visible ? held(wanted, order.current) : wanted;
   order.current = rows.map((call) => call.id);
   const openIndex = open === null ? -1 : order.current.indexOf(open);
-  const focusIndex = hold.focus === null ? -1 : order.current.indexOf(hold.focus);
+  const focusIndex = focus.call === null ? -1 : order.current.indexOf(focus.call);
   const first = Math.floor(top / ROW_PX) - OVERSCAN;
   const last = Math.ceil((top + height) / ROW_PX) + OVERSCAN;
 
@@ -186,10 +187,10 @@ function Table({ rows: wanted, open, onOpen, onGoTo, onEnd }: TableProps) {
       aria-label="Table of calls"
       tabIndex={0}
       onScroll={measure}
-      onPointerEnter={() => setHold((h) => ({ ...h, pointer: true }))}
-      onPointerLeave={() => setHold((h) => ({ ...h, pointer: false }))}
-      onFocusIn={(event) => setHold((h) => ({ ...h, focus: rowOf(event.target) }))}
-      onFocusOut={(event) => setHold((h) => ({ ...h, focus: rowOf(event.relatedTarget) }))}
+      onPointerEnter={() => setPointed(true)}
+      onPointerLeave={() => setPointed(false)}
+      onFocusIn={(event) => onFocus(event.target)}
+      onFocusOut={(event) => onFocus(event.relatedTarget)}
     >
       <table class="amltk-table" aria-rowcount={rows.length + 1}>
         <Head />
@@ -251,7 +252,28 @@ function reveal(el: HTMLElement, index: number): void {
   if (el.scrollTop > top || el.scrollTop < bottom) el.scrollTop = Math.min(top, Math.max(bottom, 0));
 }
 
-function rowOf(target: EventTarget | null): number | null {
-  const row = target instanceof Element ? target.closest("tr[data-call]") : null;
-  return row ? Number(row.getAttribute("data-call")) : null;
+interface Focus {
+  call: number | null; // the row that has it
+  visible: boolean; // it came by keyboard, so the rows must not move away under it
+}
+
+/** Know which row has the focus, and give it back when the browser drops it with a moved row. */
+function useKeptFocus(): [Focus, (target: EventTarget | null) => void] {
+  const [focus, setFocus] = useState<Focus>({ call: null, visible: false });
+  const element = useRef<HTMLElement | null>(null);
+  const drawing = useRef(false);
+  drawing.current = true;
+  useLayoutEffect(() => {
+    drawing.current = false;
+    const dropped = element.current?.isConnected && element.current !== document.activeElement;
+    if (dropped) element.current?.focus({ preventScroll: true });
+  });
+  const onFocus = (target: EventTarget | null) => {
+    if (drawing.current) return; // nobody left it: its row is being moved
+    const row = target instanceof HTMLElement ? target.closest("tr[data-call]") : null;
+    element.current = row ? (target as HTMLElement) : null;
+    const call = row ? Number(row.getAttribute("data-call")) : null;
+    setFocus({ call, visible: element.current?.matches(":focus-visible") ?? false });
+  };
+  return [focus, onFocus];
 }
