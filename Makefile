@@ -29,7 +29,7 @@ if { $(1); }; then word=passed; else word=FAILED; fi; \
 printf '== %s %s in %d s\n' '$@' "$$word" "$$(($$(date +%s) - began))"; test $$word = passed
 endef
 
-.PHONY: help lab test check test-fast test-js test-kernels test-notebooks test-pythons test-browser \
+.PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks test-pythons test-browser \
         docs test-binder chromium clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -105,8 +105,17 @@ test-binder: $(VENV)/.dev
 
 # --- what reads the code without running it
 
-check: $(VENV)/.dev $(JS)/node_modules/.package-lock.json
-	$(call stage,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(NPM) run check && $(NPM) run build:check)
+check: check-style check-types check-front
+
+check-style: $(VENV)/.dev
+	$(call stage,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
+
+check-types: $(VENV)/.dev
+	$(call stage,$(BIN)/mypy)
+
+# The committed bundle must be what the sources build.
+check-front: $(JS)/node_modules/.package-lock.json
+	$(call stage,$(NPM) run check && $(NPM) run build:check)
 
 clean:
 	rm -rf .venvs docs/_build docs/notebooks docs/api test-results .pytest_cache .mypy_cache .ruff_cache .hypothesis $(JS)/node_modules
