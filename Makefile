@@ -89,10 +89,10 @@ test-notebooks: $(VENV)/.dev
 	$(call stage,$(NBVAL) && $(NBVAL))
 
 test-pythons: $(VENV)/.dev
-	$(call stage,for name in $(PYTHONS); do \
+	$(call stage,failed=; for name in $(PYTHONS); do \
 	    $(PY) -m tests.environments --if-found $$name && test -x .venvs/$$name/bin/python || continue; \
 	    $(call limit,600) .venvs/$$name/bin/python -m pytest tests --ignore=tests/kernels --ignore=tests/browser \
-	        --ignore=tests/binder --ignore=tests/views $(ARGS) || exit 1; done)
+	        --ignore=tests/binder --ignore=tests/views $(ARGS) || failed=yes; done; test -z "$$failed")
 
 test-browser: $(VENV)/.dev chromium
 	$(call stage,$(PY) -m tests.environments $(KERNELS) && $(call limit,900) $(PY) -m pytest tests/browser $(ARGS))
