@@ -63,7 +63,9 @@ class Environment:
 
     def _fingerprint(self, base: str) -> str:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-        parts = [self.install, base, project["project"], project["dependency-groups"]]
+        parts = [self.install, base, project["project"]]
+        if "--group" in self.install:
+            parts.append(project["dependency-groups"])
         parts += [Path(ROOT, name).read_text() for name in self.install if name.endswith(".txt")]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
