@@ -207,12 +207,12 @@ class ThreadBackend(Backend):
     def _work(self, thread: _Thread, calls: Sequence[Call]) -> None:
         outcomes: list[Outcome] = []
         report_at = time.perf_counter() + _REPORT_EVERY_S
-        for call in calls:
+        for n_left, call in zip(range(len(calls) - 1, -1, -1), calls, strict=True):
             if not thread.batch:  # abandoned by close()
                 return
             thread.running = call
             outcomes.append(_invoke(call, thread.name, run=asyncio.run))
-            if len(outcomes) < len(calls) and time.perf_counter() > report_at:
+            if n_left and time.perf_counter() > report_at:
                 self._report(thread, outcomes, over=False)
                 outcomes = []
                 report_at = time.perf_counter() + _REPORT_EVERY_S
