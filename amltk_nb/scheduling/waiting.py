@@ -50,9 +50,12 @@ class AsCompleted(Generic[R]):
         ended: asyncio.Queue[Future[R]] = asyncio.Queue()
         for future in self._futures:
             future.add_done_callback(ended.put_nowait)
-        async with asyncio.timeout(self._timeout):
-            for _ in self._futures:
-                yield await ended.get()
+        loop = asyncio.get_running_loop()
+        deadline = None if self._timeout is None else loop.time() + self._timeout
+        for _ in self._futures:
+            async with asyncio.timeout_at(deadline):  # not around the yield: it would cancel
+                future = await ended.get()  # whatever the loop's body awaits
+            yield future
 
     def __iter__(self) -> Iterator[Future[R]]:
         ended: SimpleQueue[Future[R]] = SimpleQueue()
