@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from amltk_nb.scheduling.states import CALL_MOVES, ENDED, CallState, checked_move
 
 if TYPE_CHECKING:
+    from amltk_nb.scheduling.plugins.base import Plugin
     from amltk_nb.scheduling.snapshot import CallRecord
     from amltk_nb.scheduling.task import Task
 
@@ -69,6 +70,7 @@ class Call:
         "kwargs",
         "output",
         "payload",
+        "plugins",
         "record",
         "resubmitted_from",
         "result_text",
@@ -112,6 +114,7 @@ class Call:
         # What is really run, after plugins; let go of at the end. fn and its arguments stay as
         # the user gave them, for the views and for resubmitting.
         self.work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] = (fn, args, kwargs)
+        self.plugins: tuple[Plugin, ...] = ()  # that let it in, to be released at its end
         self.future: Future[Any] | None = None
         self.payload: Any = None  # what the backend made of it to send; its own business
         self.record: CallRecord | None = None  # made once, when it has ended

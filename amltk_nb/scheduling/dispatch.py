@@ -44,6 +44,7 @@ class Dispatcher:
         self.lock = threading.RLock()
         self.paused = False
         self.n_queued = 0
+        self.n_running = 0
         self._backend = backend
         self._batching = batching and backend.batches
         # Cancelled calls stay in the deque until they reach the front: removing one from the
@@ -66,6 +67,7 @@ class Dispatcher:
                 call.worker = call.started_at = None
             self._ready.extendleft(reversed(calls))
             self.n_queued += len(calls)
+            self.n_running -= len(calls)
             self.pump()
 
     def take_back(self, call: Call) -> bool:
@@ -83,6 +85,11 @@ class Dispatcher:
             waiting = [call for call in self._ready if self.take_back(call)]
             self._ready.clear()
             return waiting
+
+    def left(self, call: Call) -> None:
+        """Count out a call that has ended and still has the state it ended in."""
+        with self.lock:
+            self.n_running -= call.state is CallState.RUNNING
 
     def upcoming(self, n: int) -> list[Call]:
         """Return the next `n` calls in the order they will start."""
@@ -106,6 +113,7 @@ class Dispatcher:
                 for call in batch:
                     call.move(CallState.RUNNING)
                     call.started_at = now  # until its worker says it better
+                self.n_running += len(batch)
                 self._backend.start(batch)
 
     def _take_batch(self) -> list[Call]:

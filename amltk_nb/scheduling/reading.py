@@ -132,10 +132,13 @@ def _active(run: Run | None) -> list[Call]:
 
 def _counts(scheduler: SchedulerCore) -> dict[CallState, int]:
     run, ended = scheduler.last_run, scheduler.history.counts
-    n_queued = run.dispatch.n_queued if run else 0
-    n_active = len(run.active) if run else 0
-    live = {CallState.QUEUED: n_queued, CallState.RUNNING: max(0, n_active - n_queued)}
-    return {state: live.get(state, ended[state]) for state in CallState}
+    live: Counter[CallState] = Counter()
+    if run is not None and run.active:
+        live[CallState.QUEUED] = run.dispatch.n_queued
+        live[CallState.RUNNING] = run.dispatch.n_running
+        if live.total() != len(run.active):  # some were cancelled and not announced yet
+            live = Counter(call.state for call in _active(run))
+    return {state: live[state] + ended[state] for state in CallState}
 
 
 def _run_record(scheduler: SchedulerCore) -> RunRecord:

@@ -14,8 +14,10 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from amltk_nb import host
 from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
@@ -26,7 +28,7 @@ from amltk_nb.scheduling.history import error_line
 from amltk_nb.scheduling.inbox import Inbox
 from amltk_nb.scheduling.options import RunOptions
 from amltk_nb.scheduling.plugins.base import release_all
-from amltk_nb.scheduling.settling import book, resolve, tell
+from amltk_nb.scheduling.settling import book, resolve, storable, tell
 from amltk_nb.scheduling.states import CallState, RunState
 from amltk_nb.scheduling.waiting import in_thread
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 logger = logging.getLogger("amltk_nb")
+logger.addHandler(logging.NullHandler())  # else Python prints errors where nobody set logging up
 
 _WITH_STOP_EVENT = frozenset({ExitCode.STOPPED, ExitCode.EXCEPTION, ExitCode.CANCELLED})
 
@@ -88,6 +91,7 @@ class Run:
         self._done: asyncio.Future[ExitState] = loop.create_future()
         self._life: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timers: WeakSet[asyncio.TimerHandle] = WeakSet()  # of call_later
 
     # ---------------------------------------------------------------- for its user
 
@@ -108,7 +112,7 @@ class Run:
         except asyncio.CancelledError:
             if not self._done.done() and not host.current().interrupted(self):
                 self.stop(stop_msg="the wait for it was cancelled", wait=False)
-                await self._done
+                await self.over()
             raise
         host.current().awaited(self)
         if self._raised is not None:
@@ -131,10 +135,12 @@ class Run:
         wait: bool | None = None,
     ) -> None:
         """End it; see `Scheduler.stop`."""
-        if exception is not None and self.options.on_exception.decide(exception) != "continue":
-            self._fail(exception)
-        message = stop_msg or "stop() was called"
-        self.ask_end(ExitCode.STOPPED, message, exception=exception, wait=wait)
+        mode = "continue" if exception is None else self.options.on_exception.decide(exception)
+        if exception is None or mode == "continue":
+            message = stop_msg or "stop() was called"
+            self.ask_end(ExitCode.STOPPED, message, exception=exception, wait=wait)
+        else:
+            self._fail(exception, raised=mode == "raise", message=stop_msg, wait=wait)
 
     def finish_when_empty(self) -> None:
         """Have it end when nothing is left to do, whatever it was started with."""
@@ -145,13 +151,13 @@ class Run:
         self, delay: float, fn: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> asyncio.TimerHandle:
         """Call something later; see `Scheduler.call_later`."""
-        return self.loop.call_later(delay, lambda: self._timed_call(fn, args, kwargs))
+        timer = self.loop.call_later(delay, lambda: self._timed_call(fn, args, kwargs))
+        self._timers.add(timer)
+        return timer
 
     def _timed_call(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        if self.done():
-            return
         try:
             fn(*args, **kwargs)
         except BaseException as error:
@@ -185,11 +191,7 @@ class Run:
     def reason(self) -> str | None:
         """Why it ended or is ending, in one line."""
         ending = self._ending
-        if ending is None:
-            return None
-        if ending.exception is not None:
-            return error_line(ending.exception)
-        return ending.message
+        return None if ending is None else ending.message
 
     @property
     def stopped_by_error(self) -> BaseException | None:
@@ -268,10 +270,13 @@ class Run:
         if ending.wait:
             await self._nothing_in_flight(lambda: not ending.wait)
         if not ending.wait:
+            await asyncio.sleep(0)  # a coroutine cancelled before its first step makes a warning
             self._leave_behind()
         await in_thread(lambda: self.scheduler.backend.close(end_running=not ending.wait))
         await self._nothing_in_flight(lambda: False)
-        self._conclude()
+        self._announce_finished()
+        await self._nothing_in_flight(lambda: False)  # coroutine callbacks of on_finished
+        self._close()
 
     def _announce_end(self, ending: _Ending) -> None:
         """Emit what comes before the wait for running calls."""
@@ -301,20 +306,20 @@ class Run:
             coroutine.cancel()
         self._cancels_asked.update(self.active)
 
-    def _conclude(self) -> None:
+    def _announce_finished(self) -> None:
         self.ended_at = self.scheduler.clock()
         self.exit_state = self._made_exit_state()
         self.scheduler.move(RunState.FINISHED)
         self.scheduler.emitter.emit(self.scheduler.FINISHED)
-        self.exit_state = self._made_exit_state()  # on_finished may have failed
-        self._close()
 
     def _close(self) -> None:
         self._inbox.close()
-        self._listen(False)
-        assert self.exit_state is not None
-        if not self._done.done():
-            self._done.set_result(self.exit_state)
+        for timer in self._timers:
+            timer.cancel()
+        if self.scheduler.last_run is self:  # on_finished may have started the next one
+            self._listen(False)
+        self.exit_state = self._made_exit_state()  # on_finished may have failed
+        self._done.set_result(self.exit_state)
         self.scheduler.touch()
         host.current().finished(self)
 
@@ -336,7 +341,8 @@ class Run:
         self._inbox.flush()
         for call in list(self.active.values()):
             self._settle(Outcome(call, cancelled=True))
-        self._conclude()
+        self._announce_finished()
+        self._close()
         if self._life is not None:
             self._life.cancel()
 
@@ -473,6 +479,7 @@ class Run:
         assert future is not None
         asked = call.id in self._cancels_asked or call.state is CallState.CANCELLED
         self._cancels_asked.discard(call.id)
+        self.dispatch.left(call)
         book(call, outcome, now=self.scheduler.clock())
         resolve(future, call, outcome.value)
         self._let_go(call)
@@ -480,10 +487,10 @@ class Run:
         self._apply(call, asked)
 
     def _let_go(self, call: Call) -> None:
-        if (task := call.task) is not None:
-            for error in release_all(task.plugins, call):
-                self._failed(error, f"a plugin of {task.ref} releasing call {call.id}")
-            task.ended(call)
+        for error in release_all(call.plugins, call):
+            self._failed(error, f"a plugin releasing call {call.id} of {call.describe()}")
+        if call.task is not None:
+            call.task.ended(call)
         call.payload = None
         call.work = (call.fn, call.args, call.kwargs)
         call.canceller = None
@@ -494,7 +501,8 @@ class Run:
         if call.error is not None:
             self._decide(call.error)
         elif call.state is CallState.CANCELLED and not asked:
-            error = asyncio.CancelledError(f"call {call.id} of {call.describe()} was cancelled")
+            # Not asyncio's: raised by `await run`, that one would cancel the code that waits.
+            error = CancelledError(f"call {call.id} of {call.describe()} was cancelled")
             if self.options.on_cancelled != "continue":
                 if self.options.on_cancelled == "raise":
                     self._raised = self._raised or error
@@ -505,16 +513,24 @@ class Run:
         if mode != "continue":
             self._fail(error, raised=mode == "raise")
 
-    def _fail(self, error: BaseException, *, raised: bool = True) -> None:
+    def _fail(
+        self,
+        error: BaseException,
+        *,
+        raised: bool = True,
+        message: str | None = None,
+        wait: bool | None = None,
+    ) -> None:
         """End with an error; one that comes while ending still counts, the first one wins."""
+        message = message or error_line(error)
         if raised:
             self._raised = self._raised or error
         with self.dispatch.lock:
             ending = self._ending
-            if ending is not None and not isinstance(ending.exception, BaseException):
-                ending.code, ending.exception = ExitCode.EXCEPTION, error
-        if ending is None:
-            self.ask_end(ExitCode.EXCEPTION, error_line(error), exception=error)
+            if ending is not None and ending.exception is None:
+                ending.code, ending.message = ExitCode.EXCEPTION, message
+                ending.exception = error
+        self.ask_end(ExitCode.EXCEPTION, message, exception=error, wait=wait)
 
     # ---------------------------------------------------------------- between drains
 
@@ -550,8 +566,9 @@ class Run:
             # Callbacks go on submitting while a stopped run drains; that is no fault of theirs.
             self.log(where, "info", "did not submit: the run is stopping")
             return
+        error = storable(error, where)
         self.log(where, "error", "".join(traceback.format_exception(error)))
-        logger.error("%s raised %s: %s", where, type(error).__name__, error, exc_info=error)
+        logger.error("%s raised %s", where, error_line(error), exc_info=error)
         self._decide(error)
 
     def _spawn(

@@ -12,7 +12,7 @@ from amltk_nb.scheduling.states import CallState
 if TYPE_CHECKING:
     from amltk_nb.scheduling.core import SchedulerCore
 
-__all__ = ["book", "resolve", "tell"]
+__all__ = ["book", "resolve", "storable", "tell"]
 
 _RESULT_TEXT = 200  # characters
 
@@ -25,23 +25,23 @@ def book(call: Call, outcome: Outcome, *, now: float) -> None:
         outcome: what its backend saw.
         now: seconds since the epoch.
     """
-    call.ended_at = now
     if outcome.started_at is not None:
         call.started_at = outcome.started_at
     call.seconds = outcome.seconds
     call.worker = outcome.worker or call.worker
     call.output = outcome.output
     if call.state is CallState.CANCELLED:
-        return
-    if outcome.cancelled:
+        pass
+    elif outcome.cancelled:
         call.move(CallState.CANCELLED)
     elif outcome.error is not None:
-        call.error = _storable(outcome.error)
+        call.error = storable(outcome.error, "the call")
         if call.state is not CallState.FAILED:
             call.move(CallState.FAILED)
     else:
         call.result_text = short_repr(outcome.value, _RESULT_TEXT)
         call.move(CallState.DONE)
+    call.ended_at = now  # last: from here on its record is made once, on any thread, and kept
 
 
 def resolve(future: Future[Any], call: Call, value: Any) -> None:
@@ -74,10 +74,15 @@ def tell(scheduler: SchedulerCore, call: Call, future: Future[Any], value: Any) 
             task.tell_returned(future, value)
 
 
-def _storable(error: BaseException) -> BaseException:
-    """Wrap what a future cannot hold: it would end the coroutine that awaits it."""
+def storable(error: BaseException, who: str) -> BaseException:
+    """Wrap what a future cannot hold: it would end the coroutine that awaits it.
+
+    Args:
+        error: what was raised.
+        who: raised it.
+    """
     if not isinstance(error, StopIteration | asyncio.CancelledError):
         return error
-    wrapped = RuntimeError(f"the call raised {type(error).__name__}")
+    wrapped = RuntimeError(f"{who} raised {type(error).__name__}")
     wrapped.__cause__ = error
     return wrapped

@@ -80,12 +80,12 @@ class Submitting(SchedulerCore):
             PluginError: a plugin's hook failed.
         """
         run = self.live_run()
-        plugins = task.plugins if task is not None else ()
+        plugins = tuple(task.plugins) if task is not None else ()
         work = admit(plugins, (fn, args, kwargs)) if plugins else (fn, args, kwargs)
         if work is None:
             return None
         call = Call(next(self._ids), fn, args, kwargs, task=task, submitted_at=self.clock())
-        call.work = work
+        call.work, call.plugins = work, plugins
         call.canceller = run.cancel
         if origin is not None:
             call.resubmitted_from, call.attempt = origin.id, origin.attempt + 1
