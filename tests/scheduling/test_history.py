@@ -72,8 +72,6 @@ def test_the_log_keeps_its_last_500_entries_and_numbers_all():
         history.log("me", "info", str(n))
     tail = [(record.id, record.text) for record in history.log_tail]
     assert tail == [(n + 1, str(n)) for n in range(700, 1_200)]
-        (n + 1, str(n)) for n in range(700, 1_200)
-    ]
     assert (history.log_tail[0].at, history.log_tail[0].source) == (5.0, "me")
 
 
