@@ -31,6 +31,9 @@ MAX_ROWS = 200
 MAX_CHARACTERS = 100_000  # of each text in a detail
 MAX_PARAMETERS = 100
 
+# Ours and multiprocessing's, and that of concurrent.futures, which loky shares: all written alike.
+_REMOTE = {"RemoteTraceback", "_RemoteTraceback"}
+
 Args = Mapping[str, Any]
 Check = Callable[[str, object], Any]
 
@@ -198,8 +201,13 @@ def _arguments(call: Call) -> list[dict[str, str]]:
 
 
 def _error_text(error: BaseException) -> str:
+    """Return the traceback as it was in the worker; as it is here for what ran or broke here."""
     try:
-        text = "".join(traceback.format_exception(error))
+        cause = error.__cause__
+        if type(cause).__name__ in _REMOTE:  # around it stand only our own frames
+            text = str(cause).removeprefix('\n"""\n').removesuffix('"""')
+        else:
+            text = "".join(traceback.format_exception(error))
     except Exception:  # the exception's own code may fail while it is being printed
         text = f"{type(error).__name__}: {_said(error)}"
     return safe_text(text, MAX_CHARACTERS, keep="end")

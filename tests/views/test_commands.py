@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures.process import _RemoteTraceback  # type: ignore[attr-defined]
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from amltk_nb.errors import CommandError
 from amltk_nb.scheduling.call import Call
+from amltk_nb.scheduling.shipping import RemoteTraceback
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.views.commands import COMMANDS, MAX_CHARACTERS, command_of, dispatch_command
 from tests.views.standin import StandInScheduler
@@ -134,6 +136,26 @@ def test_detail_of_an_error_ends_with_what_it_said() -> None:
     text = send(StandInScheduler(call), "detail", call=1)["value"]["error"]
     assert text.startswith("Traceback (most recent call last):\n")
     assert text.endswith("ValueError: bad C\n")
+
+
+@pytest.mark.parametrize("library", ["ours", "concurrent.futures"])
+def test_detail_of_an_error_from_a_worker_is_the_workers_traceback(library: str) -> None:
+    told = 'Traceback (most recent call last):\n  File "cell", line 1\nKeyError: "a"\n'
+    error = KeyError("a")
+    cause = RemoteTraceback(told) if library == "ours" else _RemoteTraceback(f'\n"""\n{told}"""')
+    error.__cause__ = cause
+    call = a_call(1, CallState.FAILED, error=error)
+    assert send(StandInScheduler(call), "detail", call=1)["value"]["error"] == told
+
+
+def test_an_error_that_cannot_be_printed_is_named() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    call = a_call(1, CallState.FAILED, error=Mute())
+    text = send(StandInScheduler(call), "detail", call=1)["value"]["error"]
+    assert "Mute: <exception str() failed>" in text
 
 
 class Unshowable:

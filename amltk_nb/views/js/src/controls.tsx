@@ -2,7 +2,7 @@
 
 import { useConnection } from "./hooks";
 import { number } from "./format";
-import { count, nNotTriedAgain, type Model } from "./page";
+import { count, nNotTriedAgain, type Model, type Page } from "./page";
 import { Ask } from "./parts";
 import type { RunState } from "./wire";
 
@@ -11,7 +11,7 @@ export function Controls() {
   const { model, phase } = line.page;
   const run = model.run.get("run");
   const state = run?.state ?? "idle";
-  const closed = phase === "live" ? undefined : "This view is not connected to a running kernel.";
+  const closed = closedReason(phase);
   const over = state === "idle" || state === "finished" ? "Nothing is running." : undefined;
   const cannotEnd = model.backend.get("backend")?.cannot_end;
   const nFailed = nNotTriedAgain(line.page);
@@ -62,6 +62,13 @@ function StopButton(props: { stopping: boolean; reason?: string | undefined; can
       reason={props.reason ?? props.cannotEnd}
     />
   );
+}
+
+/** Why nothing at all can be asked of the kernel in this phase of the page, if so. */
+export function closedReason(phase: Page["phase"]): string | undefined {
+  if (phase === "live") return undefined;
+  if (phase === "final") return "This view is closed: scheduler.start() shows a new one.";
+  return "This view is not connected to a kernel that it understands.";
 }
 
 export function takesCalls(state: RunState): string | undefined {

@@ -8,6 +8,7 @@ import { State } from "./parts";
 import { type RunRecord } from "./wire";
 
 const BUSY_AFTER_S = 3;
+const DOUBT_AFTER_S = 30;
 
 export function Header() {
   const line = useConnection();
@@ -85,7 +86,11 @@ export function healthText(line: {
     return "This page and the kernel have different versions of amltk_nb: reload the page; if that does not help, restart the kernel.";
   }
   if (line.lost()) return `Disconnected: no word from the kernel for ${ticking(line.silence())}.`;
-  if (line.live() && line.silence() > BUSY_AFTER_S) return `Kernel busy for ${ticking(line.silence())}`;
+  if (line.live() && line.silence() > BUSY_AFTER_S) {
+    // A page cannot tell a dead kernel from one in a long cell, so it does not claim to.
+    const gone = line.silence() > DOUBT_AFTER_S ? ", or gone" : "";
+    return `Kernel busy for ${ticking(line.silence())}${gone}`;
+  }
   const waited = line.longestWait();
   return waited > BUSY_AFTER_S ? `No answer yet for ${ticking(waited)}: kernel busy` : undefined;
 }

@@ -22,7 +22,7 @@ export interface Page {
   // Calls that ended and are not in the model any more, and older ones that were asked for. They
   // cannot change, so they need no news.
   readonly archive: ReadonlyMap<number, CallRecord>;
-  // Fetched calls that had not ended then: shown until the queue has moved on.
+  // Fetched calls that had not ended then: shown until the queue has moved past them.
   readonly glimpsed: ReadonlyMap<number, CallRecord>;
 }
 
@@ -142,8 +142,20 @@ function keepEnded(old: Page, page: Page): Page {
     if (isEnded(call) && !page.model.calls.has(key)) archive.set(call.id, call);
   }
   for (const call of page.model.calls.values()) archive.delete(call.id);
-  const moved = count(old.model, "queued") !== count(page.model, "queued");
-  return { ...page, archive: bounded(archive), glimpsed: moved ? NONE : page.glimpsed };
+  return { ...page, archive: bounded(archive), glimpsed: stillQueued(page) };
+}
+
+/**
+ * Of the calls that were queued when fetched, those that still are: the model has the front of the
+ * queue, which moves in order, so whatever is not behind that front has begun.
+ */
+function stillQueued(page: Page): ReadonlyMap<number, CallRecord> {
+  if (page.glimpsed.size === 0) return NONE;
+  const front = [...page.model.calls.values()].filter((call) => call.state === "queued");
+  if (front.length >= count(page.model, "queued")) return NONE;
+  const last = front.reduce((id, call) => Math.max(id, call.id), 0);
+  const behind = [...page.glimpsed.values()].filter((call) => call.state === "queued" && call.id > last);
+  return new Map(behind.map((call) => [call.id, call]));
 }
 
 function bounded(archive: Map<number, CallRecord>): ReadonlyMap<number, CallRecord> {

@@ -195,7 +195,8 @@ function Table({ rows: wanted, open, onOpen, onGoTo, onEnd }: TableProps) {
       <table class="amltk-table" aria-rowcount={rows.length + 1}>
         <Head />
         <tbody>
-          {pieces(rows.length, first, last, [openIndex, focusIndex]).map((piece, i) => {
+          {/* One flat list: a row within a list of its own would be made anew when it moves. */}
+          {pieces(rows.length, first, last, [openIndex, focusIndex]).flatMap((piece, i) => {
             if ("gap" in piece) {
               return (
                 <tr key={`gap ${i}`} aria-hidden="true" class="amltk-gap">

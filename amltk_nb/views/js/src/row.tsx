@@ -2,7 +2,7 @@
 
 import { duration, number, oneLine, ticking } from "./format";
 import { useConnection, useSeconds } from "./hooks";
-import { takesCalls } from "./controls";
+import { closedReason, takesCalls } from "./controls";
 import { Ask, State } from "./parts";
 import type { CallRecord } from "./wire";
 
@@ -59,7 +59,7 @@ function Time({ call }: { call: CallRecord }) {
 export function Action({ call }: { call: CallRecord }) {
   const line = useConnection();
   const { model, phase } = line.page;
-  const closed = phase === "live" ? undefined : "This view is not connected to a running kernel.";
+  const closed = closedReason(phase);
   const args = { call: call.id };
   if (call.state === "queued") {
     return <Ask name="cancel" args={args} label="Cancel" spoken={`Cancel call ${call.id}`} reason={closed} kind="amltk-quiet" />;

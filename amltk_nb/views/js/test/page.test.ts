@@ -78,13 +78,14 @@ describe("calls that left the model", () => {
     expect(addRows(again, [call(1, "done")]).archive.size).toBe(0);
   });
 
-  test("that were queued when fetched are shown until the queue moves", () => {
-    const page = addRows(LIVE, [call(90, "queued")]);
-    expect(findCall(page, 90)?.state).toBe("queued");
-    const same = patched(page, { calls: { upsert: byId([call(3, "done")]) } }).page;
-    expect(findCall(same, 90)).toBeDefined();
-    const moved = patched(page, { counts: { upsert: counts({ queued: 9 }) }, calls: { remove: ["4"] } }).page;
-    expect(findCall(moved, 90)).toBeUndefined();
+  test("that were queued when fetched are shown until the queue has moved past them", () => {
+    const long = patched(LIVE, { counts: { upsert: counts({ queued: 9 }) } }).page;
+    const page = addRows(long, [call(90, "queued"), call(95, "queued"), call(80, "running")]);
+    expect([...page.glimpsed.keys()]).toEqual([90, 95, 80]);
+    const moved = patched(page, { calls: { upsert: byId([call(91, "queued")]), remove: ["4"] } }).page;
+    expect([...moved.glimpsed.keys()]).toEqual([95]);
+    const short = patched(moved, { counts: { upsert: counts({ queued: 1 }) }, calls: { remove: ["1"] } }).page;
+    expect([...short.glimpsed.keys()]).toEqual([]);
   });
 });
 

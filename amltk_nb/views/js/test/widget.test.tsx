@@ -53,6 +53,8 @@ describe("the connection", () => {
     expect(kernel.text(".amltk-health")).toBe("");
     await seconds(2);
     expect(kernel.text(".amltk-health")).toBe("Kernel busy for 4 s");
+    await seconds(28);
+    expect(kernel.text(".amltk-health")).toBe("Kernel busy for 32 s, or gone");
     await kernel.tell({ kind: "beat" });
     expect(kernel.text(".amltk-health")).toBe("");
   });
@@ -276,6 +278,15 @@ describe("the queue", () => {
     expect(kernel.rows()).toEqual([3, 4, 2, 1, 5]);
     await act(() => void box.dispatchEvent(new Event("pointerleave")));
     expect(kernel.rows()).toEqual([5, 4, 3, 2, 1]);
+  });
+
+  test("moves rows that are in the way of others, and makes none anew", async () => {
+    const kernel = await new Kernel().open();
+    const row = () => kernel.el.querySelector('tr.amltk-row[data-call="3"]');
+    const before = row();
+    await kernel.patch({ calls: { upsert: byId([call(3, "done", { ended_at: AT })]) } });
+    expect(kernel.rows()).toEqual([4, 3, 2, 1]);
+    expect(row()).toBe(before);
   });
 
   test("keeps the focus through two hundred updates", async () => {
