@@ -106,7 +106,7 @@ export class Connection {
     try {
       this.model.send({ kind: "command", id, name, args });
     } catch (error) {
-      this.receive({ kind: "reply", id, ok: false, error: `Not sent: ${error}`, value: null });
+      this.settle({ kind: "reply", id, ok: false, error: `Not sent: ${error}`, value: null });
     }
     this.changed();
     return answered;

@@ -78,6 +78,14 @@ describe("the connection", () => {
     expect(kernel.text(".amltk-health")).toBe("");
   });
 
+  test("says disconnected when the host has lost the kernel and nothing can be sent", async () => {
+    const kernel = await new Kernel().open();
+    kernel.broken = true;
+    await kernel.lose();
+    expect(kernel.text(".amltk-health")).toContain("Disconnected");
+    expect(kernel.button("Stop").getAttribute("aria-disabled")).toBe("true");
+  });
+
   test("shows that it could not send", async () => {
     const kernel = await new Kernel().open();
     kernel.broken = true;
