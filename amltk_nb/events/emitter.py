@@ -152,20 +152,27 @@ class Emitter:
         Raises:
             EventNotKnownError: the events are a closed set, and a name is not among them.
         """
-        told = [
-            (event if type(event) is Channel else self.channel(event), args)  # type: ignore[arg-type]
+        channels = [
+            (event if isinstance(event, Channel) else self.channel(event), args)
             for event, args in emissions
         ]
-        heard = []
-        for channel, args in told:
+        self.emit_channels(*channels)
+
+    def emit_channels(self, *emissions: tuple[Channel, tuple[Any, ...]]) -> None:
+        """Do what `emit_together` does, with channels found before: the engine's quick way."""
+        heard: tuple[Channel, tuple[Any, ...]] | None = None
+        several = False
+        for emission in emissions:
+            channel = emission[0]
             channel.count += 1
             if channel.handlers:
-                heard.append((channel, args))
-        if len(heard) == 1:
-            deliver(self, heard[0][0].handlers, heard[0][1], {})
-        elif heard:
-            pairs = [(handler, args) for channel, args in heard for handler in channel.handlers]
+                several = heard is not None
+                heard = emission
+        if several:
+            pairs = [(handler, args) for channel, args in emissions for handler in channel.handlers]
             deliver_together(self, sorted(pairs, key=lambda pair: pair[0].order))
+        elif heard is not None:
+            deliver(self, heard[0].handlers, heard[1], {})
 
     @overload
     def on(self, event: Takes[C], callback: C, **options: Unpack[OptionKeywords]) -> C: ...

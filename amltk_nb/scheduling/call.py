@@ -25,6 +25,7 @@ class Future(asyncio.Future[T], Generic[T]):
     `cancel()` takes the call back.
     """
 
+    __slots__ = ("call",)  # and no dict: one future per call is made, tens of thousands a second
     call: Call
 
     def cancel(self, msg: Any | None = None) -> bool:

@@ -89,7 +89,14 @@ class Task(Emitter, Generic[P, R]):
         self.counts: Counter[CallState] = Counter()  # of ended calls, over all runs
         for spec in TASK_EVENTS:
             setattr(self, spec.name, self.subscriber(spec.name))
+        # Found once: six look-ups per call would cost more than the events themselves.
         self.submitted = self.channel(self.SUBMITTED)
+        self._done = self.channel(self.DONE)
+        self._result, self._returned, self._f_returned = map(
+            self.channel, (self.RESULT, self.RETURNED, self.F_RETURNED)
+        )
+        self._failures = self.channel(self.EXCEPTION), self.channel(self.F_EXCEPTION)
+        self._cancels = self.channel(self.CANCELLED), self.channel(self.F_CANCELLED)
         self.ref = scheduler.register_task(self)
         for plugin in as_plugins(plugins):
             self.attach_plugin(plugin)
@@ -200,21 +207,20 @@ class Task(Emitter, Generic[P, R]):
 
     def tell_returned(self, future: Future[R], result: R) -> None:
         """Emit the events of a call that returned; the scheduler's part, as the next two."""
-        self.emit(self.DONE, future)
-        self.emit_together(
-            (self.RESULT, (future, result)),
-            (self.RETURNED, (result,)),
-            (self.F_RETURNED, (future, result)),
+        self._done.emit(future)
+        both = (future, result)
+        self.emit_channels(
+            (self._result, both), (self._returned, (result,)), (self._f_returned, both)
         )
 
     def tell_failed(self, future: Future[R], error: BaseException) -> None:
         """Emit the events of a call that raised."""
-        self.emit(self.DONE, future)
-        self.emit_together((self.EXCEPTION, (future, error)), (self.F_EXCEPTION, (future, error)))
+        self._done.emit(future)
+        self.emit_channels(*((channel, (future, error)) for channel in self._failures))
 
     def tell_cancelled(self, future: Future[R]) -> None:
         """Emit the events of a call that was cancelled."""
-        self.emit_together((self.CANCELLED, (future,)), (self.F_CANCELLED, (future,)))
+        self.emit_channels(*((channel, (future,)) for channel in self._cancels))
 
     def record(self) -> TaskRecord:
         """Record how it stands."""
