@@ -13,6 +13,7 @@ from amltk_nb.host import Cell, Host
 from amltk_nb.notebook import living, output
 from amltk_nb.notebook.cells import CellWatch
 from amltk_nb.notebook.nested import run_nested
+from amltk_nb.notebook.waking import keep_waking
 from amltk_nb.scheduling.task import Task
 from amltk_nb.views.bundle import is_static, static_bundle
 
@@ -69,6 +70,7 @@ class KernelHost(Host):
     def started(self, run: Run) -> None:
         """Show the dashboard under the cell, and stop what the cell started when it last ran."""
         living.began(run)
+        keep_waking(run)
         if (cell := self.cell()) is not None:
             for former in self._started.note(cell, run.scheduler):
                 former.stop(stop_msg="the cell that started it was run again", wait=False)

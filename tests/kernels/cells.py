@@ -1,0 +1,83 @@
+"""What the cells of several tests have in common, and what they leave behind."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+import psutil
+
+from tests.kernels.kernel import Kernel
+
+__all__ = ["AT_REST", "PRELUDE", "Gate", "left_over", "servants"]
+
+# Defined in a cell, so that every use of them also proves that functions of cells travel.
+PRELUDE = """
+import asyncio, fcntl, os, threading, time
+import amltk_nb
+from amltk_nb import Scheduler
+
+def through(gate, value=None):
+    with open(gate) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+    return value
+
+def double(n):
+    return 2 * n
+
+def texts(scheduler):
+    return [line.text for line in scheduler.snapshot().log]
+
+def counts(scheduler):
+    return {str(state): n for state, n in scheduler.snapshot().counts.items() if n}
+"""
+
+AT_REST = """
+import amltk_nb
+for former in amltk_nb.schedulers():
+    former.stop(wait=False)
+    await former.last_run.over()
+"""
+
+
+class Gate:
+    """Holds back whoever calls `through(gate)`, in whatever process, until it is opened.
+
+    It is a lock on a file, held by the test: so neither side has to look again and again, and it
+    can be opened while the kernel is busy.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Make a closed gate; the cells know it by its path."""
+        self.path = path
+        self._file = path.open("w")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def open(self) -> None:
+        """Let everybody through from now on; again does nothing."""
+        if not self._file.closed:
+            self._file.close()
+
+    def __repr__(self) -> str:
+        return repr(str(self.path))
+
+
+def servants(kernel: Kernel) -> list[psutil.Process]:
+    """The kernel's processes that are there because of a scheduler.
+
+    The standard library's resource tracker is not: once started it stays as long as its process.
+    """
+    return [p for p in kernel.processes() if "resource_tracker" not in " ".join(_words(p))]
+
+
+def left_over(kernel: Kernel, within_s: float = 3) -> list[str]:
+    """Wait for such processes to end and describe those that have not."""
+    psutil.wait_procs(servants(kernel), timeout=within_s)
+    return [" ".join(_words(p)) for p in servants(kernel)]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
