@@ -4,7 +4,13 @@ import { count, isEnded, type Page } from "./page";
 
 export const N_NEEDED = 5;
 const N_SAMPLE = 200;
+const TINY_S = 0.05;
 const SPREAD = 1.28; // standard deviations: eight of ten sums fall within
+
+interface Range {
+  lowS: number;
+  highS: number;
+}
 
 /**
  * Seconds that the calls submitted so far still take, or undefined while nobody can know.
@@ -12,9 +18,11 @@ const SPREAD = 1.28; // standard deviations: eight of ten sums fall within
  * A sum of n durations spreads with the root of n, and the mean itself is only known as well as
  * the number of measured calls allows; both go into the range.
  */
-export function remaining(page: Page): { lowS: number; highS: number } | undefined {
+export function remaining(page: Page, perSecond?: number): Range | undefined {
   const seconds = measured(page);
-  const nRunning = count(page.model, "running");
+  // More than the workers can run at once have ended already; the loop has yet to hear of them.
+  const nWorkers = page.model.backend.get("backend")?.n_workers || Infinity;
+  const nRunning = Math.min(count(page.model, "running"), nWorkers);
   const nQueued = count(page.model, "queued");
   if (seconds.length < N_NEEDED || nRunning + nQueued === 0) return undefined;
   const mean = seconds.reduce((sum, s) => sum + s, 0) / seconds.length;
@@ -22,8 +30,12 @@ export function remaining(page: Page): { lowS: number; highS: number } | undefin
   const nLeft = nQueued + nRunning / 2; // what runs is half done, on average
   const spread = Math.sqrt(variance) * Math.sqrt(nLeft + (nLeft * nLeft) / seconds.length);
   const concurrency = Math.max(1, nRunning);
-  const low = Math.max(0, nLeft * mean - SPREAD * spread) / concurrency;
-  return { lowS: low, highS: (nLeft * mean + SPREAD * spread) / concurrency };
+  const lowS = Math.max(0, nLeft * mean - SPREAD * spread) / concurrency;
+  const highS = (nLeft * mean + SPREAD * spread) / concurrency;
+  if (mean > TINY_S || !perSecond) return { lowS, highS };
+  // Sending tiny calls takes longer than running them, which only the observed rate knows.
+  const observed = nLeft / perSecond;
+  return { lowS: Math.min(lowS, observed), highS: Math.max(highS, observed) };
 }
 
 function measured(page: Page): number[] {

@@ -32,7 +32,7 @@ export function Header() {
         )}
         {run && run.n > 1 && <span>run {number(run.n)}</span>}
       </div>
-      <Progress page={line.page} state={run?.state} />
+      <Progress page={line.page} state={run?.state} perSecond={perSecond} />
     </div>
   );
 }
@@ -95,9 +95,14 @@ export function healthText(line: {
   return waited > BUSY_AFTER_S ? `No answer yet for ${ticking(waited)}: kernel busy` : undefined;
 }
 
-function Progress({ page, state }: { page: Page; state: RunRecord["state"] | undefined }) {
+function Progress(props: {
+  page: Page;
+  state: RunRecord["state"] | undefined;
+  perSecond: number | undefined;
+}) {
+  const { page, state, perSecond } = props;
   const { ended, submitted } = totals(page.model);
-  const left = state === "running" ? remaining(page) : undefined;
+  const left = state === "running" ? remaining(page, perSecond) : undefined;
   return (
     <div class="amltk-progress">
       <div

@@ -57,6 +57,17 @@ describe("what is left", () => {
     expect(highS - lowS).toBeCloseTo(2 * 1.28 * Math.sqrt(10 + 100 / 5) / 2);
   });
 
+  test("knows that two workers cannot run a thousand calls at once", () => {
+    expect(remaining(page(done(5), { queued: 9, running: 1000 }))).toEqual({ lowS: 10, highS: 10 });
+  });
+
+  test("of tiny calls reaches to what the observed rate says", () => {
+    const left = page(done(5, 0.001), { queued: 999, running: 2 });
+    expect(remaining(left)?.highS).toBeCloseTo(0.5);
+    expect(remaining(left, 100)?.highS).toBe(10);
+    expect(remaining(page(done(5), { queued: 9, running: 2 }), 1)).toEqual({ lowS: 10, highS: 10 });
+  });
+
   test("is nothing when nothing is left", () => {
     expect(remaining(page(done(9), {}))).toBeUndefined();
   });
