@@ -28,19 +28,28 @@ class CellWatch:
     def _begin(self, info: Any) -> None:
         self._n += 1
         cell_id = getattr(info, "cell_id", None) or _hashed(info.raw_cell)
-        self.now = Cell(cell_id, self._n, f"[{self._shell.execution_count}]")
+        self.now = Cell(cell_id, self._n, f"[{len(self._inputs())}]")
 
     def _end(self, _: Any) -> None:
         self.now = None
 
     def _running_now(self) -> Cell | None:
         """Make up for the `pre_run_cell` of the cell that imported us."""
-        inputs = self._shell.user_ns.get("_ih") or [""]
+        inputs = self._inputs()
         parent = self._shell.get_parent() if hasattr(self._shell, "get_parent") else {}
         if (parent or {}).get("header", {}).get("msg_type") != "execute_request":
             return None
         cell_id = (parent.get("metadata") or {}).get("cellId") or _hashed(inputs[-1])
-        return Cell(cell_id, 0, f"[{self._shell.execution_count}]")
+        return Cell(cell_id, 0, f"[{len(inputs) - 1}]")
+
+    def _inputs(self) -> list[str]:
+        """List the sources run so far, the first one empty; an entry's index is its `In [n]`.
+
+        The shell's own counter is not used: IPython versions differ in whether it has been raised
+        already when a cell begins.
+        """
+        inputs: list[str] = self._shell.user_ns.get("_ih") or [""]
+        return inputs
 
 
 def _hashed(source: str) -> str:

@@ -283,8 +283,8 @@ def _callback(callback: CallbackRecord, *, stable: bool) -> _Markup:
     if callback.n_errors:
         text = words.plural(callback.n_errors, "error")
         parts.extend([" ", _state(words.ICONS["failed"], text, "failed")])
-    if callback.cell:
-        parts.append(_el("span", f" {words.cell_note(callback)}", cls="muted"))
+    if note := words.cell_note(callback, stable=stable):
+        parts.append(_el("span", f" {note}", cls="muted"))
     return _el("li", *parts)
 
 

@@ -213,8 +213,8 @@ def _event(event: EventRecord, *, stable: bool) -> RenderableType:
 
 def _callback(callback: CallbackRecord, *, stable: bool) -> Text:
     text = _text(words.said(callback.text, stable=stable))
-    if callback.cell:
-        text.append(f" {words.cell_note(callback)}", "dim")
+    if note := words.cell_note(callback, stable=stable):
+        text.append(f" {note}", "dim")
     if callback.n_calls:
         text.append(f" ({words.number(callback.n_calls)})", "yellow")
     if callback.n_errors:

@@ -247,9 +247,13 @@ def with_something(events: Iterable[EventRecord]) -> list[EventRecord]:
     return [event for event in events if event.count or visible_callbacks(event)]
 
 
-def cell_note(callback: CallbackRecord) -> str:
-    """Say from which notebook cell a callback comes: "cell [3]", or nothing."""
-    return f"cell {visible(callback.cell, 20)}" if callback.cell else ""
+def cell_note(callback: CallbackRecord, *, stable: bool) -> str:
+    """Say from which notebook cell a callback comes: "cell [3]", or nothing.
+
+    The number counts executions, so it differs as soon as any cell is run twice, and clients
+    that keep no history (nbval) never raise it: the stable form goes without.
+    """
+    return f"cell {visible(callback.cell, 20)}" if callback.cell and not stable else ""
 
 
 def plugin_rows(plugin: PluginRecord, *, stable: bool) -> list[tuple[str, str]]:

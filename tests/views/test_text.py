@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.panel import Panel
 
-from amltk_nb.scheduling.snapshot import CallRecord, LogRecord, Snapshot
+from amltk_nb.scheduling.snapshot import CallRecord, EventRecord, LogRecord, Snapshot
 from amltk_nb.views import text, words
 from tests.views import snapshots
 from tests.views.snapshots import ALL, GOLDEN, HOSTILE, T0
@@ -45,6 +45,13 @@ def retimed(snapshot: Snapshot, random: Random) -> Snapshot:
         told = re.sub(r"pid \d+", f"pid {random.randint(1, 9999)}", record.text)
         return replace(record, at=record.at + shift, source=source, text=told)
 
+    def event(record: EventRecord) -> EventRecord:
+        # Cells are numbered by execution.
+        callbacks = [
+            replace(c, cell=c.cell and f"[{random.randint(5, 99)}]") for c in record.callbacks
+        ]
+        return replace(record, callbacks=tuple(callbacks))
+
     calls, lines = list(snapshot.calls), list(map(log, snapshot.log))
     random.shuffle(calls)
     random.shuffle(lines)
@@ -53,6 +60,8 @@ def retimed(snapshot: Snapshot, random: Random) -> Snapshot:
         snapshot,
         version=snapshot.version + 7,
         run=replace(run, started_at=T0 + shift, elapsed_s=run.elapsed_s + shift),
+        events=tuple(map(event, snapshot.events)),
+        tasks=tuple(replace(t, events=tuple(map(event, t.events))) for t in snapshot.tasks),
         calls=tuple(map(call, calls)),
         log=tuple(lines),
         workers=tuple(replace(w, pid=random.randint(1, 9999)) for w in snapshot.workers),
