@@ -123,7 +123,7 @@ class SchedulerCore:
 
     def empty(self) -> bool:
         """Say whether nothing is queued or running."""
-        return not (self.last_run and self.last_run.active)
+        return not (self.last_run and self.last_run.traffic.active)
 
     # ---------------------------------------------------------------- reading
 
@@ -132,7 +132,7 @@ class SchedulerCore:
         self,
     ) -> dict[Future[Any], tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]:
         """What was accepted and has not ended: future → (function, args, kwargs)."""
-        calls = list(self.last_run.active.values()) if self.last_run else []
+        calls = list(self.last_run.traffic.active.values()) if self.last_run else []
         return {call.future: (call.fn, call.args, call.kwargs) for call in calls if call.future}
 
     @property
@@ -180,7 +180,7 @@ class SchedulerCore:
         Raises:
             CallNotFoundError: there is none, or it has left the history.
         """
-        active = self.last_run.active.get(call_id) if self.last_run else None
+        active = self.last_run.traffic.active.get(call_id) if self.last_run else None
         call = active or self.history.get(call_id)
         if call is None:
             raise CallNotFoundError(
@@ -258,14 +258,14 @@ class SchedulerCore:
     def on_loop(self, fn: Callable[[], None]) -> None:
         """Run something on the loop's thread: at once if there is no run."""
         if self.last_run is not None and not self.last_run.done():
-            self.last_run.on_loop(fn)
+            self.last_run.traffic.on_loop(fn)
         else:
             fn()
 
     def register_task(self, task: Task[..., Any]) -> str:
         """Take a task in and give it its ref; a re-run cell's task replaces its former self."""
         if self.last_run is not None and not self.last_run.done():
-            self.last_run.route(task, host.current().callback_output(self.last_run))
+            self.last_run.faults.route(task, host.current().callback_output(self.last_run))
         ref, old = self._ref_for(task)
         if old is None:
             self.tasks.append(task)
@@ -318,7 +318,7 @@ class SchedulerCore:
 
     def known_calls(self) -> Sequence[Call]:
         """List the calls that are under way or remembered."""
-        active = list(self.last_run.active.values()) if self.last_run else []
+        active = list(self.last_run.traffic.active.values()) if self.last_run else []
         return [*self.history.latest(), *active]
 
     def dashboard(self, *views: str) -> Any:

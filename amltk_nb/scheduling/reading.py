@@ -104,7 +104,7 @@ def line(scheduler: SchedulerCore) -> str:
 
 
 def _all(scheduler: SchedulerCore) -> list[Call]:
-    active = list(scheduler.last_run.active.values()) if scheduler.last_run else []
+    active = list(scheduler.last_run.traffic.active.values()) if scheduler.last_run else []
     return [*active, *scheduler.history.latest()]
 
 
@@ -113,7 +113,7 @@ def _shown(scheduler: SchedulerCore, most: int) -> Iterator[Call]:
     history, run = scheduler.history, scheduler.last_run
     chosen: dict[int, Call] = {}
     _take(chosen, (c for c in _active(run) if c.state is CallState.RUNNING), most)
-    _take(chosen, run.dispatch.upcoming(most // 2) if run else (), most)
+    _take(chosen, run.traffic.dispatch.upcoming(most // 2) if run else (), most)
     _take(chosen, history.failed()[-_FAILURES_SHOWN:][::-1], most)
     _take(chosen, history.latest(), most)
     return iter(chosen.values())
@@ -127,16 +127,16 @@ def _take(chosen: dict[int, Call], more: Iterable[Call], most: int) -> None:
 
 
 def _active(run: Run | None) -> list[Call]:
-    return list(run.active.values()) if run else []
+    return list(run.traffic.active.values()) if run else []
 
 
 def _counts(scheduler: SchedulerCore) -> dict[CallState, int]:
     run, ended = scheduler.last_run, scheduler.history.counts
     live: Counter[CallState] = Counter()
-    if run is not None and run.active:
-        live[CallState.QUEUED] = run.dispatch.n_queued
-        live[CallState.RUNNING] = run.dispatch.n_running
-        if live.total() != len(run.active):  # some were cancelled and not announced yet
+    if run is not None and run.traffic.active:
+        live[CallState.QUEUED] = run.traffic.dispatch.n_queued
+        live[CallState.RUNNING] = run.traffic.dispatch.n_running
+        if live.total() != len(run.traffic.active):  # some were cancelled and not announced yet
             live = Counter(call.state for call in _active(run))
     return {state: live[state] + ended[state] for state in CallState}
 

@@ -267,11 +267,11 @@ class Scheduler(Submitting):
 
     def _set_paused(self, paused: bool) -> None:
         run = self.live_run()
-        with run.dispatch.lock:
-            if run.dispatch.paused != paused and not run.ending:
+        with run.traffic.dispatch.lock:
+            if run.traffic.dispatch.paused != paused and not run.ending:
                 self.move(RunState.PAUSED if paused else RunState.RUNNING)
-                run.dispatch.paused = paused
-                run.dispatch.pump()
+                run.traffic.dispatch.paused = paused
+                run.traffic.dispatch.pump()
         self.touch()
 
     def restart_workers(self) -> None:
@@ -282,9 +282,7 @@ class Scheduler(Submitting):
         self._begin_block(asyncio.get_running_loop())
         return self
 
-    async def __aexit__(
-        self, kind: object, error: BaseException | None, _: object
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> None:
         await self._end_block(error)
 
     def __enter__(self) -> Self:

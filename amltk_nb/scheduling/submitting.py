@@ -86,7 +86,7 @@ class Submitting(SchedulerCore):
             return None
         call = Call(next(self._ids), fn, args, kwargs, task=task, submitted_at=self.clock())
         call.work, call.plugins = work, plugins
-        call.canceller = run.cancel
+        call.canceller = run.traffic.cancel
         if origin is not None:
             call.resubmitted_from, call.attempt = origin.id, origin.attempt + 1
         future: Future[Any] = Future(loop=run.loop)
@@ -94,7 +94,7 @@ class Submitting(SchedulerCore):
         if task is not None:
             task.began(call)
         try:
-            run.accept(call)
+            run.traffic.accept(call)
         except BaseException:
             release_all(plugins, None)
             if task is not None:
@@ -154,12 +154,16 @@ class Submitting(SchedulerCore):
 
     def cancel_queued(self, call: Call) -> bool:
         """Cancel a call if it still waits; returns whether it did."""
-        return self.last_run is not None and self.last_run.take_back(call)
+        return self.last_run is not None and self.last_run.traffic.take_back(call)
 
     def cancel_pending(self) -> int:
         """Cancel every call that still waits; returns how many."""
         run = self.last_run
-        return sum(run.take_back(call) for call in list(run.active.values())) if run else 0
+        return (
+            sum(run.traffic.take_back(call) for call in list(run.traffic.active.values()))
+            if run
+            else 0
+        )
 
     def map(self, fn: Callable[..., R], *iterables: Iterable[Any]) -> list[Future[R]]:
         """Submit `fn` once per element of the iterables; returns the futures in order."""

@@ -1,0 +1,221 @@
+"""The calls of one run: how they come in, what the backend says of them, how they go out.
+
+    accept ─► dispatch ─► backend ─► (any thread) ended ─► inbox ─► settle: state, future, events
+
+Events are emitted on the loop's thread; what must act at once (cancel) acts under the dispatch
+lock, and only its events wait for the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
+from amltk_nb.scheduling.call import Call, Outcome
+from amltk_nb.scheduling.dispatch import Dispatcher
+from amltk_nb.scheduling.inbox import Inbox
+from amltk_nb.scheduling.plugins.base import release_all
+from amltk_nb.scheduling.settling import book, resolve, tell
+from amltk_nb.scheduling.states import CallState
+
+if TYPE_CHECKING:
+    from amltk_nb.scheduling.run import Run
+
+__all__ = ["Traffic"]
+
+logger = logging.getLogger("amltk_nb")
+
+
+class Traffic:
+    """Every accepted call of a run, until it has ended; the backend's listener."""
+
+    def __init__(self, run: Run, *, pause_s: float) -> None:
+        """Start without calls; on the loop's thread.
+
+        Args:
+            run: whose calls these are.
+            pause_s: how long to leave the loop to others between two slices of work.
+        """
+        self._run = run
+        self._scheduler = scheduler = run.scheduler
+        self.active: dict[int, Call] = {}  # accepted and not ended, in order of submission
+        self.dispatch = Dispatcher(
+            scheduler.backend, batching=scheduler.batching, clock=scheduler.clock
+        )
+        self.inbox: Inbox[Outcome | Callable[[], None]] = Inbox(
+            run.loop, handle=self._handle, settled=run.settled, pause_s=pause_s
+        )
+        self._cancels_asked: set[int] = set()
+
+    # ---------------------------------------------------------------- in
+
+    def accept(self, call: Call) -> None:
+        """Take a call, from any thread.
+
+        Raises:
+            SchedulerNotRunningError: the run is ending.
+        """
+        on_loop = self.inbox.on_loop()
+        error = self._prepare(call)
+        with self.dispatch.lock:
+            if self._run.ending:
+                raise SchedulerNotRunningError(self._scheduler.not_running_message())
+            self.active[call.id] = call
+            self._run.refilled()
+            if not on_loop:  # before anything that a worker may say of it
+                self.inbox.put(lambda: self._announce(call))
+            if error is None:
+                self.dispatch.add(call)
+            else:
+                call.move(CallState.FAILED)
+                self.inbox.put(Outcome(call, error=error))
+        if on_loop:
+            self._announce(call)
+
+    def _prepare(self, call: Call) -> Exception | None:
+        try:
+            self._scheduler.backend.prepare(call)
+        except NotPicklableError as error:
+            return error
+        return None
+
+    def _announce(self, call: Call) -> None:
+        scheduler, task = self._scheduler, call.task
+        future = call.future
+        scheduler.submitted.emit(future)
+        if task is not None:
+            _, args, kwargs = call.work
+            task.submitted.emit(future, *args, **kwargs)
+        scheduler.touch()
+
+    # ---------------------------------------------------------------- taken back
+
+    def cancel(self, call: Call) -> bool:
+        """Take a call back, or end it; from any thread. Returns whether it ends as cancelled."""
+        if call.id not in self.active:
+            return call.state is CallState.CANCELLED
+        if self.take_back(call):
+            return True
+        return call.state is CallState.CANCELLED or self._end(call)
+
+    def take_back(self, call: Call) -> bool:
+        """Cancel a call that still waits; returns whether it did."""
+        if not self.dispatch.take_back(call):
+            return False
+        self._cancels_asked.add(call.id)
+        if self.inbox.on_loop() and call.future is not None:
+            call.future.settle_cancelled()
+        self.inbox.put(Outcome(call, cancelled=True))
+        return True
+
+    def end_running(self) -> bool:
+        """End what the backend can end now; returns whether that was anything."""
+        running = [call for call in list(self.active.values()) if call.state is CallState.RUNNING]
+        return sum(self._end(call) for call in running) > 0  # not any(), which stops at the first
+
+    def _end(self, call: Call) -> bool:
+        self._cancels_asked.add(call.id)
+        with self.dispatch.lock:
+            ended = self._scheduler.backend.end(call)
+        if not ended:
+            self._cancels_asked.discard(call.id)
+        return ended
+
+    def give_up(self) -> None:
+        """Note that what the closing backend ends or abandons was asked for here."""
+        self._cancels_asked.update(self.active)
+
+    def report_cancelled(self, calls: Sequence[Call]) -> None:
+        """Have calls announced as cancelled."""
+        self.inbox.put(*(Outcome(call, cancelled=True) for call in calls))
+
+    def settle_all(self) -> None:
+        """Settle what has ended, and the rest as cancelled; now, on the loop's thread."""
+        self.inbox.flush()
+        for call in list(self.active.values()):
+            self._settle(Outcome(call, cancelled=True))
+
+    # ---------------------------------------------------------------- what the backend says
+
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
+        """Take ends of calls, and start the next ones on this very thread."""
+        self.inbox.put(*outcomes)
+        self.dispatch.measured(outcomes)
+        if not self._run.ending:
+            self.dispatch.pump()
+
+    def returned(self, calls: Sequence[Call]) -> None:
+        """Put calls back whose worker died before they began; an ending run cancels them."""
+        with self.dispatch.lock:
+            if not self._run.ending:
+                self.dispatch.give_back(calls)
+                return
+        self._cancels_asked.update(call.id for call in calls)
+        self.report_cancelled(calls)
+
+    def changed(self) -> None:
+        """Start what can start now."""
+        self.dispatch.pump()
+        self._scheduler.touch()
+
+    def log(self, source: str, level: str, text: str) -> None:
+        """Add to the scheduler's log."""
+        self._scheduler.log(source, level, text)
+
+    def call_soon(self, fn: Callable[[], None]) -> None:
+        """Run something on the loop's thread at its next turn."""
+        if self.inbox.on_loop():
+            self._run.loop.call_soon(fn)
+        else:
+            self._run.loop.call_soon_threadsafe(fn)
+
+    def on_loop(self, fn: Callable[[], None]) -> None:
+        """Run something on the loop's thread: now if this is it, else soon."""
+        if self.inbox.on_loop():
+            fn()
+        else:
+            self.inbox.put(fn)
+
+    # ---------------------------------------------------------------- out
+
+    def _handle(self, item: Outcome | Callable[[], None]) -> None:
+        try:
+            if isinstance(item, Outcome):
+                self._settle(item)
+            else:
+                item()
+        except BaseException as error:  # a fault of ours: the drain must go on, the run must end
+            logger.exception("the scheduler itself failed")
+            self._run.faults.end_with(error)
+
+    def _settle(self, outcome: Outcome) -> None:
+        """End one call: state, future, plugins, history, then its events and the policy."""
+        call = outcome.call
+        if self.active.pop(call.id, None) is None:
+            return
+        future, call.future = call.future, None
+        assert future is not None
+        asked = call.id in self._cancels_asked or call.state is CallState.CANCELLED
+        self._cancels_asked.discard(call.id)
+        self.dispatch.left(call)
+        book(call, outcome, now=self._scheduler.clock())
+        resolve(future, call, outcome.value)
+        self._let_go(call)
+        tell(self._scheduler, call, future, outcome.value)
+        if call.error is not None:
+            self._run.faults.decide(call.error)
+        elif call.state is CallState.CANCELLED and not asked:
+            self._run.faults.cancelled(call)
+
+    def _let_go(self, call: Call) -> None:
+        for error in release_all(call.plugins, call):
+            where = f"a plugin releasing call {call.id} of {call.describe()}"
+            self._run.faults.failed(error, where)
+        if call.task is not None:
+            call.task.ended(call)
+        call.payload = None
+        call.work = (call.fn, call.args, call.kwargs)
+        call.canceller = None
+        self._scheduler.history.add(call)
