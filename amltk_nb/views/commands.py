@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.call import Call
     from amltk_nb.scheduling.scheduler import Scheduler
 
-__all__ = ["COMMANDS", "Command", "command_of", "dispatch_command"]
+__all__ = [
+    "COMMANDS",
+    "MAX_CHARACTERS",
+    "MAX_PARAMETERS",
+    "MAX_ROWS",
+    "Command",
+    "command_of",
+    "dispatch_command",
+]
 
 _log = logging.getLogger(__name__)
 

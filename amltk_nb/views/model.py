@@ -27,6 +27,10 @@ from amltk_nb.scheduling.states import CallState
 
 __all__ = [
     "COLLECTIONS",
+    "N_ENDED",
+    "N_LOG",
+    "N_QUEUED",
+    "N_RUNNING",
     "SCHEMA",
     "Model",
     "Patch",

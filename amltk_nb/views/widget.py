@@ -24,167 +24,24 @@ import anywidget
 import traitlets
 
 from amltk_nb.errors import CommandError
-from amltk_nb.scheduling.states import RunState
 from amltk_nb.views.bundle import is_static, static_bundle
 from amltk_nb.views.commands import command_of, dispatch_command
-from amltk_nb.views.model import SCHEMA, Model, Patch, diff, to_model
+from amltk_nb.views.feed import QUIET_GAP_S, Feed
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.scheduler import Scheduler
-    from amltk_nb.scheduling.snapshot import Snapshot
 
-__all__ = ["VIEWS", "Dashboard", "Feed"]
+__all__ = ["N_FROZEN", "VIEWS", "Dashboard"]
 
 _log = logging.getLogger(__name__)
 _STATIC = Path(__file__).parent / "static"
 
 VIEWS = ("header", "controls", "events", "queue", "plugins", "log")
 
-PATCH_GAP_S = 0.2  # five patches a second at most
-QUIET_GAP_S = 1.0  # and one a second …
-QUIET_AFTER_S = 60.0  # … after a minute of nothing new
-BEAT_S = 1.0  # a live run says so at least this often, else "busy" and "idle" look alike
-BULK_BYTES_PER_S = 50_000  # rows of calls and log lines are held back above this …
-BULK_HELD_S = 1.0  # … but never longer than this
-_ROW_BYTES = 200
-
 # A page that was reloaded knows no display id, so freezing cannot reach it; it shows the last
 # state instead, for as long as the widget lives. Each keeps its scheduler alive.
 N_FROZEN = 8
 _frozen: deque[Dashboard] = deque()
-
-_LIVE = {RunState.RUNNING, RunState.PAUSED, RunState.STOPPING}
-
-
-class Feed:
-    """Decides what to send and when; knows neither widgets nor clocks.
-
-    Used on one thread, `mark` excepted.
-    """
-
-    def __init__(
-        self, snapshot: Callable[[], Snapshot], send: Callable[[dict[str, Any]], None]
-    ) -> None:
-        """Make a feed that nobody listens to yet.
-
-        Args:
-            snapshot: takes the present snapshot.
-            send: sends one message to all pages.
-        """
-        self._snapshot = snapshot
-        self._send = send
-        self._sent: Model = {}  # what the pages have
-        self._version = 0  # of what the pages have
-        self._dirty = True
-        self._wants_full = False
-        self._live = False
-        self._final: dict[str, Any] | None = None
-        self._next_at = self._bulk_at = self._sent_at = self._new_at = float("-inf")
-        self.listening = False
-
-    def mark(self) -> bool:
-        """Note that something changed, on any thread; True if that has to be looked at soon."""
-        if self._dirty:
-            return False
-        self._dirty = True
-        return self.listening
-
-    def hello(self) -> None:
-        """Note that a page listens and needs everything."""
-        self.listening = self._wants_full = True
-
-    def step(self, now: float, at: float) -> float | None:
-        """Send what is due.
-
-        Args:
-            now: seconds of a monotonic clock.
-            at: seconds since the epoch, for the page to set its clocks by.
-
-        Returns:
-            Seconds until the next step; None: not before the next `mark` or `hello`.
-        """
-        if not self.listening:
-            return None
-        if self._final is not None:
-            if self._wants_full:
-                self._send(self._final)
-            self._wants_full = False
-            return None
-        if now < self._next_at - 1e-6:  # the sums of floats that timers make
-            return self._next_at - now
-        if self._wants_full:
-            self._send_full(now, at)
-        elif self._dirty:
-            self._send_patch(now, at)
-        elif self._live and now - self._sent_at >= BEAT_S:
-            self._send_at(now, {"kind": "beat", "at": at})
-        return self._delay(now)
-
-    def end(self, at: float) -> None:
-        """Send everything for the last time; from now on the same to each page that says hello."""
-        self._final = {**self._full(at), "kind": "final"}
-        if self.listening:
-            self._send(self._final)
-
-    @property
-    def ended(self) -> bool:
-        """Whether it sends no more news."""
-        return self._final is not None
-
-    def _delay(self, now: float) -> float | None:
-        if self._dirty or self._wants_full:
-            return max(0.0, self._next_at - now)
-        return max(0.0, self._sent_at + BEAT_S - now) if self._live else None
-
-    def _take(self) -> Model:
-        self._dirty = False  # before the look, so that a change during it is not lost
-        snapshot = self._snapshot()
-        self._live = snapshot.run.state in _LIVE
-        return to_model(snapshot)
-
-    def _full(self, at: float) -> dict[str, Any]:
-        self._sent = self._take()
-        self._version += 1
-        return {
-            "kind": "full",
-            "schema": SCHEMA,
-            "version": self._version,
-            "at": at,
-            "model": self._sent,
-        }
-
-    def _send_full(self, now: float, at: float) -> None:
-        self._wants_full = False
-        self._next_at = now + PATCH_GAP_S
-        self._new_at = now
-        self._send_at(now, self._full(at))
-
-    def _send_patch(self, now: float, at: float) -> None:
-        model = self._take()
-        if now < self._bulk_at - 1e-6:
-            model |= {"calls": self._sent["calls"], "log": self._sent["log"]}
-            self._dirty = True
-        patch = diff(self._sent, model)
-        if patch is not None:
-            self._sent, self._new_at = model, now
-            self._version += 1
-            message = {"kind": "patch", "base": self._version - 1, "version": self._version}
-            self._send_at(now, {**message, "at": at, "patch": patch})
-            self._bulk_at = max(self._bulk_at, now + _held_s(patch))
-        quiet = now - self._new_at > QUIET_AFTER_S
-        self._next_at = now + (QUIET_GAP_S if quiet else PATCH_GAP_S)
-
-    def _send_at(self, now: float, message: dict[str, Any]) -> None:
-        self._sent_at = now
-        self._send(message)
-
-
-def _held_s(patch: Patch) -> float:
-    """Return for how long a patch's rows have used up what may be sent."""
-    n_rows = len(patch.get("calls", {}).get("upsert", ()))
-    lines = patch.get("log", {}).get("upsert", {}).values()
-    n_bytes = _ROW_BYTES * n_rows + sum(_ROW_BYTES + len(line["text"]) for line in lines)
-    return min(BULK_HELD_S, float(n_bytes) / BULK_BYTES_PER_S)
 
 
 class Dashboard(anywidget.AnyWidget):
