@@ -103,7 +103,7 @@ class KernelHost(Host):
         self._freeze(run)
         if run.options.display and is_static() and run not in self._told:
             self._told.add(run)
-            show_static(run.scheduler)
+            _show_static(run.scheduler)
 
     def callback_output(
         self, run: Run
@@ -129,7 +129,7 @@ class KernelHost(Host):
         if run is not None and not run.done() and not is_static():
             self._show_live(run)
         else:
-            show_static(thing)
+            _show_static(thing)
 
     def _show_live(self, run: Run) -> None:
         from amltk_nb.views.widget import Dashboard
@@ -143,7 +143,7 @@ class KernelHost(Host):
             dashboard.freeze()
 
 
-def show_static(thing: Scheduler | Task[..., Any]) -> None:
+def _show_static(thing: Scheduler | Task[..., Any]) -> None:
     """Display static HTML and plain text, without a widget."""
     from IPython.display import display
 
