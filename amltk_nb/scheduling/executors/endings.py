@@ -1,0 +1,45 @@
+"""What became of a call: the outcome made from what a worker sent about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amltk_nb.errors import NotPicklableError
+from amltk_nb.scheduling import worker as child
+from amltk_nb.scheduling.call import Call, Outcome
+from amltk_nb.scheduling.shipping import reason, rebuilt_error, unpack
+
+__all__ = ["cancelled", "outcome"]
+
+
+def cancelled(call: Call) -> Outcome:
+    """Make the outcome of a call that was ended on purpose or left out."""
+    return Outcome(call, cancelled=True, worker=call.worker)
+
+
+def outcome(call: Call, item: tuple[Any, ...], worker: str) -> Outcome:
+    """Make the outcome from what a worker sent about a call."""
+    _, kind, value, started_at, seconds, output = item
+    error: BaseException | None = None
+    if kind == child.PACKED:
+        try:
+            value = unpack(value)
+        except Exception as why:  # anything a value's own loading may raise
+            error = NotPicklableError(
+                f"the result of {call.describe()}() travelled back but cannot be made again here: "
+                f"{reason(why)}. Return plain values, or define its class in a module."
+            )
+            error.__cause__ = why
+    elif kind == child.ERROR:
+        error = rebuilt_error(value)
+    elif kind == child.UNPICKLABLE:
+        error = NotPicklableError(value)
+    return Outcome(
+        call,
+        value=value if error is None else None,
+        error=error,
+        started_at=started_at,
+        seconds=seconds,
+        worker=worker,
+        output=output,
+    )
