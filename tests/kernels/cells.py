@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import select
+import time
 from pathlib import Path
 
 import psutil
@@ -18,6 +21,8 @@ import amltk_nb
 from amltk_nb import Scheduler
 
 def through(gate, value=None):
+    with open(gate + ".in", "w") as bell:
+        bell.write(f"{os.getpid()} {value}\\n")
     with open(gate) as file:
         fcntl.flock(file, fcntl.LOCK_SH)
     return value
@@ -52,11 +57,35 @@ class Gate:
         self.path = path
         self._file = path.open("w")
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        bell = f"{path}.in"
+        os.mkfifo(bell)
+        self._bell = os.open(bell, os.O_RDWR)  # for writing too, or it would end with each caller
+        self._heard = b""
 
     def open(self) -> None:
         """Let everybody through from now on; again does nothing."""
         if not self._file.closed:
             self._file.close()
+
+    def arrived(self, n_calls: int, timeout_s: float = 20) -> list[tuple[int, str]]:
+        """Wait until so many calls have come to the gate since it was made.
+
+        Returns:
+            The process id and the value of each, in the order they came.
+        """
+        end = time.monotonic() + timeout_s
+        while self._heard.count(b"\n") < n_calls:
+            left_s = end - time.monotonic()
+            ready, _, _ = select.select([self._bell], [], [], max(0, left_s))
+            assert ready, f"only {self._heard!r} came within {timeout_s} s, not {n_calls} calls"
+            self._heard += os.read(self._bell, 4096)
+        words = [line.split(" ", 1) for line in self._heard.decode().splitlines()]
+        return [(int(pid), value) for pid, value in words]
+
+    def close(self) -> None:
+        """Open it and give everything back."""
+        self.open()
+        os.close(self._bell)
 
     def __repr__(self) -> str:
         return repr(str(self.path))

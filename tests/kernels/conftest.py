@@ -93,7 +93,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     """What holds calls back until the test opens it."""
     gate = Gate(tmp_path / "gate")
     yield gate
-    gate.open()
+    gate.close()
 
 
 def _environment(home: Path) -> dict[str, str]:
