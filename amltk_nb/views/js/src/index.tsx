@@ -19,8 +19,7 @@ function render({ model, el }: RenderProps): () => void {
   const controller = new AbortController();
   const root = document.createElement("div");
   root.className = "amltk-nb";
-  // JupyterLab's shortcuts would take the arrow keys and Enter away from the buttons.
-  root.setAttribute("data-lm-suppress-shortcuts", "true");
+  keepKeys(root, controller.signal);
   el.append(root);
   follow(root, controller.signal);
   const connection = new Connection(model, undefined, controller.signal);
@@ -37,6 +36,23 @@ function render({ model, el }: RenderProps): () => void {
     draw(null, root);
     root.remove();
   };
+}
+
+/**
+ * Keep plain keys pressed in here away from JupyterLab's shortcuts: D D on a focused button would
+ * delete the cell, Enter would leave for the editor. Ctrl+S and the like still work.
+ *
+ * Lab asks for this attribute of the focused element itself, in a listener that comes first of
+ * all those in the document; only the window's come earlier.
+ */
+function keepKeys(root: HTMLElement, signal: AbortSignal): void {
+  const mark = (event: KeyboardEvent) => {
+    const { target } = event;
+    if (!(target instanceof Element) || !root.contains(target)) return;
+    const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
+    target.toggleAttribute("data-lm-suppress-shortcuts", plain);
+  };
+  window.addEventListener("keydown", mark, { capture: true, signal });
 }
 
 export default { render };

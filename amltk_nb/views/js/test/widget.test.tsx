@@ -184,6 +184,19 @@ describe("buttons", () => {
     expect(kernel.button("Cancel call 4").getAttribute("aria-disabled")).toBe("false");
   });
 
+  test("keep plain keys from the notebook's shortcuts, and leave it those with Ctrl", async () => {
+    const kernel = await new Kernel().open();
+    const stop = kernel.button("Stop");
+    const seen: boolean[] = [];
+    const lab = () => void seen.push(stop.hasAttribute("data-lm-suppress-shortcuts"));
+    document.addEventListener("keydown", lab, true);
+    for (const init of [{ key: "d" }, { key: "s", ctrlKey: true }, { key: "Enter", shiftKey: true }]) {
+      stop.dispatchEvent(new KeyboardEvent("keydown", { ...init, bubbles: true }));
+    }
+    document.removeEventListener("keydown", lab, true);
+    expect(seen).toEqual([true, false, true]);
+  });
+
   test("cannot_start is why Start cannot be pressed", async () => {
     const run = { name: "demo", state: "idle" as const, n: 0, cannot_start: "no loop runs" };
     const kernel = await new Kernel().open(model({ run: { run } }));
