@@ -91,8 +91,10 @@ class Dashboard(anywidget.AnyWidget):
         bundle = static_bundle(self._scheduler)
         for handle in self._handles:
             handle.update(bundle, raw=True)
+        is_first = not self._feed.ended  # whoever awaits a run freezes its dashboard once more
         self._end()
-        _frozen.append(self)
+        if is_first:
+            _frozen.append(self)
         if len(_frozen) > N_FROZEN:
             _frozen.popleft().close()
 
