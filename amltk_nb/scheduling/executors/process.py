@@ -19,6 +19,7 @@ from amltk_nb.scheduling.executors.base import Backend, Listener
 from amltk_nb.scheduling.executors.cpus import available_cpus, checked_workers
 from amltk_nb.scheduling.executors.launch import worker_context
 from amltk_nb.scheduling.executors.pool import Pool
+from amltk_nb.scheduling.executors.reloads import ReloadWatch
 from amltk_nb.scheduling.functions import ship_function
 from amltk_nb.scheduling.shipping import ship_arguments
 from amltk_nb.scheduling.snapshot import WorkerRecord
@@ -62,6 +63,7 @@ class ProcessBackend(Backend):
         self._initializer = _packed_initializer(initializer, initargs)
         self._capture_output = capture_output
         self._n_threads = max(1, n_cpus // self.n_workers)
+        self._reloads = ReloadWatch()
         self._pool: Pool | None = None
 
     def open(self, listener: Listener) -> None:
@@ -77,10 +79,15 @@ class ProcessBackend(Backend):
     def prepare(self, call: Call) -> None:
         """Pickle the function and the arguments as they are now.
 
+        If the function's module was loaded again, the workers are replaced first: they
+        would go on with what they imported before.
+
         Raises:
             NotPicklableError: naming what cannot travel.
         """
         fn, args, kwargs = call.work
+        if self._reloads.reloaded(fn):
+            self.restart()
         call.payload = ship_function(fn), ship_arguments(fn, args, kwargs)
 
     def slots(self) -> int:
