@@ -6,7 +6,7 @@ standard error that callers already catch::
     AmltkError
     ├── EventNotKnownError        (ValueError)          no event of that name here
     ├── IllegalMoveError          (RuntimeError)        a state move that the table does not allow
-    ├── SchedulerNotRunningError  (RuntimeError)        work handed to a scheduler that takes none now
+    ├── SchedulerNotRunningError  (RuntimeError)        work for a scheduler that takes none now
     ├── SchedulerRunningError     (RuntimeError)        started twice
     ├── NoRunningLoopError        (RuntimeError)        start() outside of an event loop
     ├── RunningLoopError          (RuntimeError)        run() inside of one
