@@ -331,8 +331,8 @@ def test_the_fork_servers_death_hurts_no_running_call(fifo: Callable[[str], str]
     with Driver(ProcessBackend(2, mp_context="forkserver")) as driver:
         gate = fifo("gate")
         call = driver.submit(f.pass_gate, gate, "alive")
-        (server,) = (p for p in children() if "forkserver" in " ".join(p.cmdline()))
         with open(gate, "w"):
+            (server,) = (p for p in children() if "forkserver" in " ".join(p.cmdline()))
             server.kill()
             server.wait(10)
             assert driver.run(f.add, 1) == 2  # a new worker by a new server

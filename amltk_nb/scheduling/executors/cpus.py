@@ -17,7 +17,7 @@ __all__ = ["available_cpus", "cgroup_cpus", "checked_workers"]
 
 def available_cpus() -> int:
     """Return how many CPUs this process may use, at least 1."""
-    return max(1, math.ceil(min(_affine_cpus(), cgroup_cpus())))
+    return max(1, math.ceil(min(_affine_cpus(), _CGROUP_CPUS)))
 
 
 def checked_workers(max_workers: int | None) -> int | None:
@@ -93,3 +93,7 @@ def _words(path: Path) -> list[str]:
         return path.read_text().split()
     except OSError:
         return []
+
+
+# Read once and early: schedulers are made on event loops, which must not wait for files.
+_CGROUP_CPUS = cgroup_cpus()
