@@ -21,9 +21,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, sync_playwright
 
+from tests.browser.board import Gates
 from tests.browser.chromium import FLAGS, VARIABLE, find_chromium
 from tests.browser.lab import Lab, LabPage
 from tests.environments import ENVIRONMENTS
+from tests.kernels.cells import Gate
 from tests.required import unavailable
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "test-results"
@@ -121,7 +123,10 @@ def start_lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callab
 def new_page(
     browser: BrowserContext, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., LabPage]]:
-    """Open more tabs: `new_page(lab)`, `new_page(lab, width=400)`."""
+    """Open more tabs: `new_page(lab)`, `new_page(lab, width=400)`.
+
+    A test fails if the console of one shows an error, or if it asks anything of another machine.
+    """
     pages: list[LabPage] = []
 
     def new(lab: Lab, *, width: int = 1280, height: int = 1000) -> LabPage:
@@ -135,6 +140,23 @@ def new_page(
         if request.node.stash.get(FAILED, False):
             tab.page.screenshot(path=_keep(request.node, f"page-{n}.png"))
         tab.page.close()
+    complaints = [complaint for tab in pages for complaint in tab.complaints]
+    assert complaints == []
+
+
+@pytest.fixture
+def gates(lab: Lab) -> Iterator[Gates]:
+    """Make gates that cells of `lab` know by their names: `first, second = gates("a", "b")`."""
+    made: list[Gate] = []
+
+    def make(*names: str) -> list[Gate]:
+        new = [Gate(lab.root / name) for name in names]
+        made.extend(new)
+        return new
+
+    yield make
+    for gate in made:
+        gate.close()
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import nbformat
 import psutil
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import ConsoleMessage, Locator, Page
 
 __all__ = ["Lab", "LabPage"]
 
@@ -229,6 +229,11 @@ class LabPage:
     def __init__(self, lab: Lab, page: Page):
         """Wrap a page that is still empty; `open` loads a notebook into it."""
         self.lab, self.page = lab, page
+        self.complaints: list[str] = []  # errors in its console, and requests to anywhere else
+        page.on("console", self._note_message)
+        page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
+        page.on("request", lambda request: self._note_address(request.url))
+        page.on("websocket", lambda socket: self._note_address(socket.url))
 
     def open(self, notebook: str) -> LabPage:
         """Open a notebook and wait until its kernel is idle."""
@@ -328,6 +333,15 @@ class LabPage:
     def name(self) -> str:
         """The file name of the open notebook."""
         return self.page.url.split("/tree/")[1].split("?")[0]
+
+    def _note_message(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complaints.append(f"console: {message.text}")
+
+    def _note_address(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1":
+            self.complaints.append(f"request to {url}")
 
     def _wait_ready(self) -> None:
         self.page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
