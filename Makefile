@@ -75,7 +75,8 @@ lab: $(VENV)/.lab
 test: test-fast test-js test-kernels test-notebooks test-pythons test-browser docs test-binder
 
 test-fast: $(VENV)/.dev
-	$(call stage,$(call limit,600) $(PY) -m pytest tests --ignore=tests/kernels --ignore=tests/browser --ignore=tests/binder $(ARGS))
+	$(call stage,$(call limit,600) $(PY) -m pytest tests --ignore=tests/kernels --ignore=tests/browser --ignore=tests/binder \
+	    --ignore=tests/notebooks $(ARGS))
 
 test-js: $(JS)/node_modules/.package-lock.json
 	$(call stage,$(NPM) test)
@@ -83,16 +84,17 @@ test-js: $(JS)/node_modules/.package-lock.json
 test-kernels: $(VENV)/.dev
 	$(call stage,$(PY) -m tests.environments $(KERNELS) && $(call limit,900) $(PY) -m pytest tests/kernels $(ARGS))
 
-# Twice in a row: what a run leaves behind must not change what the next one shows.
+# Twice in a row: what a run leaves behind must not change what the next one shows. tests/notebooks
+# looks at the files themselves, and runs all of their cells twice in one kernel.
 NBVAL = AMLTK_NB_STATIC=1 $(call limit,300) $(PY) -m pytest --nbval --nbval-current-env notebooks $(ARGS)
 test-notebooks: $(VENV)/.dev
-	$(call stage,$(NBVAL) && $(NBVAL))
+	$(call stage,$(NBVAL) && $(NBVAL) && $(call limit,300) $(PY) -m pytest tests/notebooks $(ARGS))
 
 test-pythons: $(VENV)/.dev
 	$(call stage,failed=; for name in $(PYTHONS); do \
 	    $(PY) -m tests.environments --if-found $$name && test -x .venvs/$$name/bin/python || continue; \
 	    $(call limit,600) .venvs/$$name/bin/python -m pytest tests --ignore=tests/kernels --ignore=tests/browser \
-	        --ignore=tests/binder --ignore=tests/views $(ARGS) || failed=yes; done; test -z "$$failed")
+	        --ignore=tests/binder --ignore=tests/views --ignore=tests/notebooks $(ARGS) || failed=yes; done; test -z "$$failed")
 
 test-browser: $(VENV)/.dev chromium
 	$(call stage,$(PY) -m tests.environments $(KERNELS) && $(call limit,900) $(PY) -m pytest tests/browser $(ARGS))

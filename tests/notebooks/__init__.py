@@ -1,0 +1,1 @@
+"""Tests of the notebooks that users read first, beside what nbval compares."""
