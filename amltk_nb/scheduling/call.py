@@ -176,7 +176,6 @@ class Outcome:
     def __init__(
         self,
         call: Call,
-        *,
         value: Any = None,
         error: BaseException | None = None,
         cancelled: bool = False,

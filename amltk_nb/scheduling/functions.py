@@ -12,11 +12,11 @@ from __future__ import annotations
 import linecache
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary, ref
 
 import cloudpickle
 
@@ -69,11 +69,16 @@ def ship_function(fn: Fn) -> ShippedFunction:
     Raises:
         NotPicklableError: naming what it captured.
     """
+    global _latest
+    latest, captured = _latest
+    if latest() is fn and captured.unchanged(fn):  # as for every call of a loop
+        return captured.shipped
     if type(fn) is not FunctionType and type(fn) is not BuiltinFunctionType:
         return _shipped(fn)
-    captured = _cache.get(fn)
-    if captured is not None and captured.unchanged(fn):
-        return captured.shipped
+    known = _cache.get(fn)
+    if known is not None and known.unchanged(fn):
+        _latest = ref(fn), known
+        return known.shipped
     captured = _Captured()
     constant = captured.add(fn)
     captured.shipped = _shipped(fn)
@@ -141,7 +146,10 @@ class _Captured:
         for cell, value in self.cells:
             if _contents(cell) is not (fn if value is _SELF else value):
                 return False
-        return all(len(mapping) == n_items for mapping, n_items in self.lengths)
+        for mapping, n_items in self.lengths:  # noqa: SIM110 - a generator costs a microsecond
+            if len(mapping) != n_items:
+                return False
+        return True
 
     def add(self, fn: Fn) -> bool:
         """Note what a function captures; returns whether all of it can be told unchanged."""
@@ -185,6 +193,8 @@ class _Captured:
 
 _SELF = object()
 _cache: WeakKeyDictionary[Fn, _Captured] = WeakKeyDictionary()
+# Asking the dictionary costs as much as all else; held weakly, so that what it captured can go.
+_latest: tuple[Callable[[], Fn | None], _Captured] = (lambda: None), _Captured()
 
 
 def _named(fn: FunctionType) -> Iterator[tuple[Mapping[str, Any], str]]:

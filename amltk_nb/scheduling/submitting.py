@@ -86,7 +86,6 @@ class Submitting(SchedulerCore):
             return None
         call = Call(next(self._ids), fn, args, kwargs, task=task, submitted_at=self.clock())
         call.work, call.plugins = work, plugins
-        call.canceller = run.traffic.cancel
         if origin is not None:
             call.resubmitted_from, call.attempt = origin.id, origin.attempt + 1
         future: Future[Any] = Future(loop=run.loop)

@@ -48,6 +48,8 @@ class Traffic:
             run.loop, handle=self._handle, settled=run.settled, pause_s=pause_s
         )
         self._cancels_asked: set[int] = set()
+        self._backend = scheduler.backend
+        self._canceller = self.cancel  # one for all calls: each bound method is one more object
 
     # ---------------------------------------------------------------- in
 
@@ -58,7 +60,12 @@ class Traffic:
             SchedulerNotRunningError: the run is ending.
         """
         on_loop = self.inbox.on_loop()
-        error = self._prepare(call)
+        call.canceller = self._canceller
+        error: Exception | None = None
+        try:
+            self._backend.prepare(call)
+        except NotPicklableError as raised:
+            error = raised
         with self.dispatch.lock:
             if self._run.ending:
                 raise SchedulerNotRunningError(self._scheduler.not_running_message())
@@ -73,13 +80,6 @@ class Traffic:
                 self.inbox.put(Outcome(call, error=error))
         if on_loop:
             self._announce(call)
-
-    def _prepare(self, call: Call) -> Exception | None:
-        try:
-            self._scheduler.backend.prepare(call)
-        except NotPicklableError as error:
-            return error
-        return None
 
     def _announce(self, call: Call) -> None:
         scheduler, task = self._scheduler, call.task
@@ -209,13 +209,18 @@ class Traffic:
         elif call.state is CallState.CANCELLED and not asked:
             self._run.faults.cancelled(call)
 
-    def _let_go(self, call: Call) -> None:
+    def _release(self, call: Call) -> None:
         for error in release_all(call.plugins, call):
             where = f"a plugin releasing call {call.id} of {call.describe()}"
             self._run.faults.failed(error, where)
+
+    def _let_go(self, call: Call) -> None:
+        if call.plugins:
+            self._release(call)
         if call.task is not None:
             call.task.ended(call)
         call.payload = None
-        call.work = (call.fn, call.args, call.kwargs)
+        if call.plugins:
+            call.work = (call.fn, call.args, call.kwargs)
         call.canceller = None
         self._scheduler.history.add(call)
