@@ -42,7 +42,7 @@ class Shipment:
             if inspect.iscoroutine(value):
                 value = asyncio.run(value)
         except Exception as raised:
-            error = raised
+            value, error = None, raised  # a coroutine that failed cannot travel
         return Parcel(value, error, started_at, time.perf_counter() - began)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
