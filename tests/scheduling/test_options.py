@@ -98,6 +98,5 @@ async def test_a_wrong_option_starts_nothing(call: str):
     backend = ManualBackend()
     scheduler = Scheduler(backend)
     with pytest.raises(ValueError, match="is not a mode"):
-        answer = getattr(scheduler, call)(on_exception="ignore")
-        await answer
+        await getattr(scheduler, call)(on_exception="ignore")
     assert (scheduler.state, scheduler.n_runs, backend.n_opened) == ("idle", 0, 0)
