@@ -21,7 +21,7 @@ from typing import Any
 
 __all__ = ["Output", "forward_logs"]
 
-MAX_CALL_BYTES = 1 << 16  # of one call's output that travels; the middle is left out
+_MAX_CALL_BYTES = 1 << 16  # of one call's output that travels; the middle is left out
 _MAX_FILE_BYTES = 1 << 23  # beyond this the file is cut while the call still runs
 _IO_UNBUFFERED = 2  # _IONBF of stdio.h
 
@@ -64,13 +64,13 @@ class Output:
         if n_bytes <= _MAX_FILE_BYTES:
             return
         with self._lock:
-            self._head = self._head or os.pread(self._fd, MAX_CALL_BYTES // 2, 0)
+            self._head = self._head or os.pread(self._fd, _MAX_CALL_BYTES // 2, 0)
             self._n_cut_bytes += n_bytes
             os.ftruncate(self._fd, 0)
 
     def _text(self, n_bytes: int) -> str:
-        half = MAX_CALL_BYTES // 2
-        if not self._n_cut_bytes and n_bytes <= MAX_CALL_BYTES:
+        half = _MAX_CALL_BYTES // 2
+        if not self._n_cut_bytes and n_bytes <= _MAX_CALL_BYTES:
             return os.pread(self._fd, n_bytes, 0).decode(errors="replace")
         head = self._head or os.pread(self._fd, half, 0)
         tail = os.pread(self._fd, half, max(0, n_bytes - half))

@@ -183,21 +183,21 @@ class _ForkServerPopen(popen_forkserver.Popen):
 
 # The classes stand at module level because the child unpickles its Process by name. A start
 # method of None leaves the user's own default in force for what a call itself starts.
-class WorkerForkProcess(context.ForkProcess):
+class _ForkProcess(context.ForkProcess):
     """A worker made by fork."""
 
     _start_method = cast(Any, None)
     _Popen = cast(Any, staticmethod(_ForkPopen))
 
 
-class WorkerSpawnProcess(context.SpawnProcess):
+class _SpawnProcess(context.SpawnProcess):
     """A worker made by spawn."""
 
     _start_method = cast(Any, None)
     _Popen = cast(Any, staticmethod(_SpawnPopen))
 
 
-class WorkerForkServerProcess(context.ForkServerProcess):
+class _ForkServerProcess(context.ForkServerProcess):
     """A worker made by our fork server."""
 
     _start_method = cast(Any, None)
@@ -207,19 +207,19 @@ class WorkerForkServerProcess(context.ForkServerProcess):
 class WorkerForkContext(context.ForkContext):
     """The `fork` context: its children are copies of this process."""
 
-    Process = cast(Any, WorkerForkProcess)
+    Process = cast(Any, _ForkProcess)
 
 
 class WorkerSpawnContext(context.SpawnContext):
     """The `spawn` context, whose children do not import the main module."""
 
-    Process = cast(Any, WorkerSpawnProcess)
+    Process = cast(Any, _SpawnProcess)
 
 
 class WorkerForkServerContext(context.ForkServerContext):
     """The `forkserver` context, whose children do not import the main module."""
 
-    Process = cast(Any, WorkerForkServerProcess)
+    Process = cast(Any, _ForkServerProcess)
 
 
 _CONTEXTS: dict[str, type[context.BaseContext]] = {
@@ -279,7 +279,7 @@ def start(child: process.BaseProcess) -> None:
         OSError, EOFError: no process, no memory, no descriptors, or the fork server died.
     """
     with _interrupts_blocked():
-        if isinstance(child, WorkerForkProcess):
+        if isinstance(child, _ForkProcess):
             with forking:
                 child.start()
         else:
