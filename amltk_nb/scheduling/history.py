@@ -6,14 +6,14 @@ import re
 import reprlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.snapshot import LogRecord
 from amltk_nb.scheduling.states import CallState
 
-__all__ = ["History", "error_line", "short_repr"]
+__all__ = ["BoundedRepr", "History", "error_line", "short_repr"]
 
 _LOG_LINES = 500
 _LOG_TEXT = 10_000  # characters per entry
@@ -112,7 +112,41 @@ def error_line(error: BaseException) -> str:
     return text[:_ERROR_TEXT]
 
 
-class _Shortener(reprlib.Repr):
+class BoundedRepr(reprlib.Repr):
+    """A repr that stops once it has made enough text, however wide and deep the value is."""
+
+    def __init__(self, n_characters: int, *, n_items: int) -> None:
+        """Set the bounds.
+
+        Args:
+            n_characters: of all the text together; a little more for brackets and dots.
+            n_items: how many items of each container are looked at.
+        """
+        super().__init__()
+        self._n_left = n_characters
+        self.maxstring = self.maxlong = self.maxother = n_characters
+        for kind in ("tuple", "list", "dict", "set", "frozenset", "deque", "array"):
+            setattr(self, f"max{kind}", n_items)
+
+    def repr1(self, x: Any, level: int) -> str:
+        """Show one value, as long as there is room."""
+        if self._n_left <= 0:
+            return "…"
+        text = super().repr1(x, level)
+        if not isinstance(x, tuple | list | dict | set | frozenset):  # their items have counted
+            self._n_left -= len(text)
+        return text
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """Show a dict in its own order; the library's way sorts it, all of it."""
+        if x and level <= 0:
+            return "{...}"
+        items = islice(x.items(), self.maxdict)
+        shown = [f"{self.repr1(k, level - 1)}: {self.repr1(v, level - 1)}" for k, v in items]
+        return "{" + ", ".join([*shown, "..."] if len(x) > self.maxdict else shown) + "}"
+
+
+class _Shortener(BoundedRepr):
     """Shows an object inside a container by its type if its own repr fails; without addresses."""
 
     def repr_instance(self, x: Any, level: int) -> str:
@@ -132,9 +166,7 @@ def _repr(value: Any, limit: int) -> str:
         return f"<{type(value).__name__} {tuple(value.shape)} {value.dtype}>"
     if callable(value) and hasattr(value, "__qualname__"):
         return str(value.__qualname__)
-    shortener = _Shortener()
-    shortener.maxother = shortener.maxlong = shortener.maxstring = limit
-    return shortener.repr(value)
+    return _Shortener(limit, n_items=max(6, limit // 10)).repr(value)
 
 
 def _unshowable(value: Any, error: Exception) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from amltk_nb.errors import AmltkError, CommandError
+from amltk_nb.scheduling.history import BoundedRepr
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.views.model import call_record, safe_text
 
@@ -232,29 +233,11 @@ def _short(value: object) -> str:
     return safe_text(reprlib.repr(value), 200)
 
 
-class _BoundedRepr(reprlib.Repr):
-    """A repr that stops once it has made enough text, however wide and deep the value is."""
-
-    def __init__(self, n_characters: int) -> None:
-        super().__init__()
-        self._n_left = n_characters
-        self.maxlevel = 20
-        self.maxstring = self.maxlong = self.maxother = n_characters
-        for kind in ("tuple", "list", "dict", "set", "frozenset", "deque", "array"):
-            setattr(self, f"max{kind}", 1_000)
-
-    def repr1(self, x: Any, level: int) -> str:
-        if self._n_left <= 0:
-            return "…"
-        text = super().repr1(x, level)
-        if not isinstance(x, tuple | list | dict | set | frozenset):  # their items have counted
-            self._n_left -= len(text)
-        return text
-
-
 def _text_of(value: object, limit: int) -> str:
     try:
-        return safe_text(_BoundedRepr(limit).repr(value), limit)
+        bounded = BoundedRepr(limit, n_items=1_000)
+        bounded.maxlevel = 20
+        return safe_text(bounded.repr(value), limit)
     except Exception as error:  # reprlib goes by type names, which a user's class may share
         return f"<{type(value).__name__} whose repr() raised {type(error).__name__}>"
 

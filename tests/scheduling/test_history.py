@@ -180,11 +180,19 @@ def test_the_text_says_what_went_wrong():
         (test_the_text_says_what_went_wrong, "test_the_text_says_what_went_wrong"),
         (Raising, "Raising"),
         ({"a": 1}, "{'a': 1}"),
+        ({"b": 1, "a": {"d": 2, "c": 3}}, "{'b': 1, 'a': {'d': 2, 'c': 3}}"),
+        (dict.fromkeys(range(9, 0, -1), 0), "{9: 0, 8: 0, 7: 0, 6: 0, 5: 0, 4: 0, ...}"),
         (list(range(100)), "[0, 1, 2, 3, 4, 5, ...]"),
     ],
 )
 def test_ordinary_values_read_as_one_would_write_them(value: Any, text: str):
     assert short_repr(value) == text
+
+
+def test_a_longer_text_shows_more_items():
+    result = dict.fromkeys("hgfedcba", 0.5)
+    assert short_repr(result, 2_000) == str(result)
+    assert short_repr(list(range(1_000)), 2_000).endswith("198, 199, ...]")
 
 
 class Plain:

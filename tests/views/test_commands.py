@@ -183,6 +183,12 @@ def test_detail_is_bounded_and_can_be_sent_whatever_the_argument_is(value: Any) 
     assert 0 < len(argument["text"]) <= 7 * MAX_CHARACTERS
 
 
+def test_a_dict_among_the_arguments_keeps_its_order() -> None:
+    call = Call(1, add, ({"b": {2: 0, 1: 0}, "a": 1},), {})
+    [argument] = send(StandInScheduler(call), "detail", call=1)["value"]["arguments"]
+    assert argument == {"name": "a", "text": "{'b': {2: 0, 1: 0}, 'a': 1}"}
+
+
 def test_the_end_of_a_long_output_is_kept() -> None:
     call = a_call(1, output="x" * 200_000 + "the end")
     output = send(StandInScheduler(call), "detail", call=1)["value"]["output"]
