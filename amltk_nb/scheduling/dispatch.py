@@ -44,7 +44,8 @@ class Dispatcher:
         self.lock = threading.RLock()
         self.paused = False
         self.n_queued = 0
-        self.n_running = 0
+        self._n_handed_over = 0  # under the lock
+        self.n_left = 0  # of these, how many have ended; counted by the loop's thread alone
         self._backend = backend
         self._batching = batching and backend.batches
         # Cancelled calls stay in the deque until they reach the front: removing one from the
@@ -54,12 +55,11 @@ class Dispatcher:
         self._is_full = False  # no room when last asked, and the backend has said nothing since
 
     def add(self, call: Call) -> None:
-        """Put a call at the end of the queue and start what can start."""
-        with self.lock:
-            self._ready.append(call)
-            self.n_queued += 1
-            if not self._is_full:
-                self._hand_over()
+        """Put a call at the end of the queue and start what can start; under the lock."""
+        self._ready.append(call)
+        self.n_queued += 1
+        if not self._is_full:
+            self._hand_over()
 
     def give_back(self, calls: Sequence[Call]) -> None:
         """Put calls that never began back at the front, in their order."""
@@ -69,7 +69,7 @@ class Dispatcher:
                 call.worker = call.started_at = None
             self._ready.extendleft(reversed(calls))
             self.n_queued += len(calls)
-            self.n_running -= len(calls)
+            self._n_handed_over -= len(calls)
             self.pump()
 
     def take_back(self, call: Call) -> bool:
@@ -88,10 +88,10 @@ class Dispatcher:
             self._ready.clear()
             return waiting
 
-    def left(self, call: Call) -> None:
-        """Count out a call that has ended and still has the state it ended in."""
-        with self.lock:
-            self.n_running -= call.state is CallState.RUNNING
+    @property
+    def n_running(self) -> int:
+        """How many calls the backend has, or has ended without their events being out."""
+        return self._n_handed_over - self.n_left
 
     def upcoming(self, n: int) -> list[Call]:
         """Return the next `n` calls in the order they will start."""
@@ -103,7 +103,8 @@ class Dispatcher:
         expected_s = self._expected_s
         for outcome in outcomes:
             if outcome.seconds is not None:
-                kind = _kind(outcome.call)
+                call = outcome.call
+                kind = call.task or _kind(call)
                 expected_s[kind] = max(outcome.seconds, _FORGETTING * expected_s.get(kind, 0.0))
 
     def pump(self) -> None:
@@ -122,42 +123,36 @@ class Dispatcher:
             for call in batch:
                 call.move(CallState.RUNNING)
                 call.started_at = now  # until its worker says it better
-            self.n_running += len(batch)
+            self._n_handed_over += len(batch)
             self._backend.start(batch)
 
     def _take_batch(self) -> list[Call]:
         """Take the next call, and those behind it that are short enough to travel along."""
-        batch = [self._take()]
-        if not self._batching:
-            return batch
+        ready = self._ready
+        batch: list[Call] = []
         # Half of an even share: the other workers, and this one's next batch, find work too.
-        fair = min(_BATCH_MAX, self.n_queued // (2 * self._backend.n_workers))
-        budget_s = _BATCH_WORK_S - self._expect(batch[0])
-        while len(batch) < fair and budget_s > 0:
-            budget_s -= self._expect(self._front())
-            if budget_s < 0:
-                break
-            batch.append(self._take())
+        fair = min(_BATCH_MAX, (self.n_queued - 1) // (2 * self._backend.n_workers))
+        n_most = max(1, fair) if self._batching else 1
+        budget_s = _BATCH_WORK_S
+        while len(batch) < n_most:
+            call = ready[0]
+            if call.state is CallState.QUEUED:
+                budget_s -= self._expect(call)
+                if batch and budget_s < 0:
+                    break
+                batch.append(call)
+            ready.popleft()
+        self.n_queued -= len(batch)
         return batch
 
     def _expect(self, call: Call) -> float:
         """Guess how long a call takes, seconds; one never measured travels alone."""
-        return self._expected_s.get(_kind(call), _BATCH_WORK_S)
-
-    def _take(self) -> Call:
-        self._front()
-        self.n_queued -= 1
-        return self._ready.popleft()
-
-    def _front(self) -> Call:
-        while self._ready[0].state is not CallState.QUEUED:
-            self._ready.popleft()
-        return self._ready[0]
+        return self._expected_s.get(call.task or _kind(call), _BATCH_WORK_S)
 
     def _waiting(self) -> Iterator[Call]:
         return (call for call in self._ready if call.state is CallState.QUEUED)
 
 
 def _kind(call: Call) -> object:
-    """What calls of one sort share: their task, else their function's code."""
-    return call.task or getattr(call.fn, "__code__", None) or type(call.fn)
+    """What calls without a task share if they are of one sort: their function's code."""
+    return getattr(call.fn, "__code__", None) or type(call.fn)

@@ -96,7 +96,7 @@ def short_repr(value: Any, limit: int = 60) -> str:
         limit: characters.
     """
     try:
-        text = _repr(value, limit)
+        text = repr(value) if type(value) in _PLAIN else _repr(value, limit)
     except Exception as error:  # an integer may be too long to print, an attribute may raise
         text = _unshowable(value, error)
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -158,8 +158,6 @@ class _Shortener(BoundedRepr):
 
 
 def _repr(value: Any, limit: int) -> str:
-    if type(value) in _PLAIN:
-        return repr(value)
     if type(value) in (str, bytes):
         return repr(value[: limit + 1])
     if hasattr(value, "shape") and hasattr(value, "dtype"):  # arrays: their repr is slow and long

@@ -76,8 +76,9 @@ class Run:
             self, pause_s=host.current().drain_pause_s if options.background else 0.0
         )
         self.faults = Faults(self)
+        self.ending = False  # whether it takes no more calls
         self._ending: _Ending | None = None
-        self._empty_told = False
+        self._n_at_empty = -1  # how many calls had been accepted when on_empty was last emitted
         self._finishing = False
         self._may_end: asyncio.Future[None] = loop.create_future()
         self._in_flight_over: asyncio.Future[None] | None = None
@@ -177,11 +178,6 @@ class Run:
         self.traffic.inbox.wake()
 
     @property
-    def ending(self) -> bool:
-        """Whether it takes no more calls."""
-        return self._ending is not None
-
-    @property
     def reason(self) -> str | None:
         """Why it ended or is ending, in one line."""
         ending = self._ending
@@ -212,6 +208,7 @@ class Run:
             if self._ending is None:
                 wait = self.options.wait if wait is None else wait
                 self._ending = _Ending(code, message, wait, exception)
+                self.ending = True
                 self.stopping_since = self.scheduler.clock()
                 self.scheduler.move(RunState.STOPPING)
                 self._ending.taken_back = self.traffic.dispatch.take_back_all()
@@ -261,7 +258,7 @@ class Run:
             self._timer.cancel()
         scheduler = self.scheduler
         idle = not self.traffic.active and not ending.ended_calls
-        if ending.code is ExitCode.STOPPED and idle and not self._empty_told:
+        if ending.code is ExitCode.STOPPED and idle and not self._is_empty_told():
             scheduler.emitter.emit(scheduler.EMPTY)
         if ending.code is ExitCode.TIMEOUT:
             scheduler.emitter.emit(scheduler.TIMEOUT)
@@ -341,13 +338,12 @@ class Run:
         if self._ending is not None and not self._may_end.done():
             self._may_end.set_result(None)
 
-    def refilled(self) -> None:
-        """Note that there is something to do, so that its end is announced by `on_empty` again."""
-        self._empty_told = False
+    def _is_empty_told(self) -> bool:
+        return self._n_at_empty == self.traffic.n_accepted
 
     def _announce_empty(self) -> None:
-        if not self._empty_told:
-            self._empty_told = True
+        if not self._is_empty_told():
+            self._n_at_empty = self.traffic.n_accepted
             self.scheduler.emitter.emit(self.scheduler.EMPTY)
         with self.traffic.dispatch.lock:
             idle = not self.traffic.active and not self.faults.coroutines and self._ending is None

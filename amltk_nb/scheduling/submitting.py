@@ -85,7 +85,8 @@ class Submitting(SchedulerCore):
         if work is None:
             return None
         call = Call(next(self._ids), fn, args, kwargs, task=task, submitted_at=self.clock())
-        call.work, call.plugins = work, plugins
+        if plugins:
+            call.work, call.plugins = work, plugins
         if origin is not None:
             call.resubmitted_from, call.attempt = origin.id, origin.attempt + 1
         future: Future[Any] = Future(loop=run.loop)

@@ -82,7 +82,8 @@ class Task(Emitter, Generic[P, R]):
         self.scheduler = scheduler
         self.plugins: list[Plugin] = []
         self._function = function
-        self._late = late
+        # Only a notebook's own functions change; the host need not be asked about others.
+        self._late = late and getattr(function, "__module__", None) == "__main__"
         self._signature: tuple[Any, str] | None = None
         self._calls: dict[int, Call] = {}  # accepted and not ended
         self.n_called = 0  # accepted calls, over all runs
@@ -123,7 +124,8 @@ class Task(Emitter, Generic[P, R]):
         Raises:
             SchedulerNotRunningError: the scheduler does not take calls now.
         """
-        return self.scheduler.accept(self.function, args, kwargs, task=self)
+        function = self.function if self._late else self._function
+        return self.scheduler.accept(function, args, kwargs, task=self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Future[R] | None:
         """Submit, or return None if the scheduler does not take calls now."""
@@ -208,10 +210,14 @@ class Task(Emitter, Generic[P, R]):
     def tell_returned(self, future: Future[R], result: R) -> None:
         """Emit the events of a call that returned; the scheduler's part, as the next two."""
         self._done.emit(future)
-        both = (future, result)
-        self.emit_channels(
-            (self._result, both), (self._returned, (result,)), (self._f_returned, both)
-        )
+        returned, f_returned = self._returned, self._f_returned
+        if returned.handlers or f_returned.handlers:
+            both = (future, result)
+            self.emit_channels((self._result, both), (returned, (result,)), (f_returned, both))
+        else:  # the same without lists of what nobody listens to
+            returned.count += 1
+            f_returned.count += 1
+            self._result.emit(future, result)
 
     def tell_failed(self, future: Future[R], error: BaseException) -> None:
         """Emit the events of a call that raised."""

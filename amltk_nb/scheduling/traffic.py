@@ -47,6 +47,7 @@ class Traffic:
         self.inbox: Inbox[Outcome | Callable[[], None]] = Inbox(
             run.loop, handle=self._handle, settled=run.settled, pause_s=pause_s
         )
+        self.n_accepted = 0
         self._cancels_asked: set[int] = set()
         self._backend = scheduler.backend
         self._canceller = self.cancel  # one for all calls: each bound method is one more object
@@ -70,7 +71,7 @@ class Traffic:
             if self._run.ending:
                 raise SchedulerNotRunningError(self._scheduler.not_running_message())
             self.active[call.id] = call
-            self._run.refilled()
+            self.n_accepted += 1
             if not on_loop:  # before anything that a worker may say of it
                 self.inbox.put(lambda: self._announce(call))
             if error is None:
@@ -197,9 +198,11 @@ class Traffic:
             return
         future, call.future = call.future, None
         assert future is not None
-        asked = call.id in self._cancels_asked or call.state is CallState.CANCELLED
-        self._cancels_asked.discard(call.id)
-        self.dispatch.left(call)
+        asked = call.state is CallState.CANCELLED
+        if self._cancels_asked and call.id in self._cancels_asked:
+            self._cancels_asked.discard(call.id)
+            asked = True
+        self.dispatch.n_left += call.state is CallState.RUNNING
         book(call, outcome, now=self._scheduler.clock())
         resolve(future, call, outcome.value)
         self._let_go(call)

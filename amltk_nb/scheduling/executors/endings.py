@@ -21,7 +21,9 @@ def outcome(call: Call, item: tuple[Any, ...], worker: str) -> Outcome:
     """Make the outcome from what a worker sent about a call."""
     _, kind, value, started_at, seconds, output = item
     error: BaseException | None = None
-    if kind == child.PACKED:
+    if kind == child.VALUE:
+        pass
+    elif kind == child.PACKED:
         try:
             value = unpack(value)
         except Exception as why:  # anything a value's own loading may raise

@@ -339,13 +339,13 @@ class Pool:
                 self._release(worker)
             if worker.is_killed:
                 self._someone_left.notify_all()
-        name = worker.name
+        name, outcomes = worker.name, news.outcomes
         for call, item in taken:
             if call is not None:
                 if self._n_returns:
                     self._n_returns.pop(call.id, None)
                 is_ended = call is worker.ending
-                news.outcomes.append(cancelled(call) if is_ended else outcome(call, item, name))
+                outcomes.append(cancelled(call) if is_ended else outcome(call, item, name))
 
     def _bury(self, worker: Worker, news: News) -> None:
         """Take leave of a worker whose channel has ended, and see to its calls."""
