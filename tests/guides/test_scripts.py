@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,15 @@ def test_every_example_has_its_expectation() -> None:
 def test_by_path(path: Path, tmp_path: Path) -> None:
     script = tmp_path / path.name
     script.write_text(path.read_text() + TELL)
+    check(path.stem, run([*PYTHON, str(script)], cwd=tmp_path))
+
+
+@pytest.mark.parametrize("path", TELLING, ids=lambda p: p.stem)
+def test_by_path_with_spawn(path: Path, tmp_path: Path) -> None:
+    script = tmp_path / path.name
+    source = re.sub(r"(with_processes\(\d)\)", r'\1, mp_context="spawn")', path.read_text())
+    assert source.count('"spawn"') == 1
+    script.write_text(source + TELL)
     check(path.stem, run([*PYTHON, str(script)], cwd=tmp_path))
 
 
