@@ -89,6 +89,7 @@ class ManualBackend(Backend):
         self.n_closed = 0
         self.started: list[list[int]] = []  # the ids of each batch, in order of starting
         self._batches: dict[str, list[Call]] = {}  # worker → what it has not ended
+        self._ending: set[Call] = set()  # being ended; their workers are taken until it is told
         self._changed = threading.Condition()
         self._listener: Listener | None = None
 
@@ -96,7 +97,11 @@ class ManualBackend(Backend):
     def calls(self) -> list[Call]:
         """What it has and has not ended, worker by worker."""
         with self._changed:
-            return [call for batch in self._batches.values() for call in batch]
+            return self._open_calls()
+
+    def _open_calls(self) -> list[Call]:
+        batches = self._batches.values()
+        return [call for batch in batches for call in batch if call not in self._ending]
 
     # ---------------------------------------------------------------- for the test
 
@@ -153,12 +158,18 @@ class ManualBackend(Backend):
 
     def end(self, call: Call) -> bool:
         """End one running call soon, unless it was made without that ability."""
-        if self.cannot_end is not None or call not in self.calls:
-            return False
-        self._taken(call)
+        with self._changed:
+            if self.cannot_end is not None or call not in self._open_calls():
+                return False
+            self._ending.add(call)
         assert self._listener is not None
-        self._listener.call_soon(lambda: self._report(Outcome(call, cancelled=True)))
+        self._listener.call_soon(lambda: self._end(call))
         return True
+
+    def _end(self, call: Call) -> None:
+        with self._changed:
+            self._ending.discard(call)
+        self.cancel(call)
 
     def close(self, *, end_running: bool) -> None:
         """Cancel what it has, or wait until the test has ended it."""
@@ -182,13 +193,14 @@ class ManualBackend(Backend):
     def _taken(self, call: Call | CallFuture[Any]) -> Call:
         call = call if isinstance(call, Call) else call.call
         with self._changed:
-            batch = self._batches.get(call.worker or "", [])
-            if call not in batch:
-                has = ", ".join(str(c.id) for b in self._batches.values() for c in b) or "none"
+            running = self._open_calls()
+            if call not in running:
+                has = ", ".join(str(other.id) for other in running) or "none"
                 raise CallNotFoundError(
                     f"call {call.id} is {call.state} and not running on this backend; "
                     f"running here: {has}."
                 )
+            batch = self._batches[call.worker or ""]
             batch.remove(call)
             if not batch:
                 del self._batches[call.worker or ""]
