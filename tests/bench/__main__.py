@@ -1,0 +1,32 @@
+"""Run the benchmarks and write `docs/performance.md`: `python -m tests.bench [WORD …]`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tests.bench.harness import COMPARISONS, Finding, findings
+from tests.bench.report import line, page
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+
+
+def main() -> None:
+    """Measure all comparisons, or those whose text has one of the words; all write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only comparisons with it")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
+    parser.add_argument("--without-kernels", action="store_true", help="leave the notebook out")
+    options = parser.parse_args()
+    words = [word.lower() for word in options.words]
+    chosen = [c for c in COMPARISONS if not words or any(w in c.what.lower() for w in words)]
+    found: list[Finding] = []
+    for finding in findings(chosen, options.rounds):
+        print(line(finding), flush=True)
+        found.append(finding)
+    if not words:
+        PAGE.write_text(page(found, n_rounds=options.rounds))
+
+
+if __name__ == "__main__":
+    main()

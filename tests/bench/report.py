@@ -1,0 +1,91 @@
+"""The findings as lines of text and as a page of the documentation."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tests.bench.harness import Finding
+
+__all__ = ["line", "page"]
+
+_PACKAGES = ("amltk-nb", "amltk", "joblib", "loky", "numpy", "ipykernel")
+
+_HEAD = """\
+# Performance
+
+Ratios between amltk_nb and its peers, each the median of several rounds. In a round all that is
+compared runs right after one another, every measurement in a process of its own; only ratios of
+one round mean anything, since machines differ and this one is shared. `make bench` writes this
+page.
+
+*Predecessor* is amltk, *pool* a bare `ProcessPoolExecutor`; all use the `forkserver` start method.
+Ours emits every event and keeps future, record and times of each call; the pool and joblib do not.
+A ratio with ≥ says how many times as quick ours is, one with ≤ how much of the other's time it
+takes.
+"""
+
+
+def line(finding: Finding) -> str:
+    """Show a finding in one line of text."""
+    verdict = "met" if finding.met else "NOT MET"
+    return (
+        f"{finding.comparison.what}: {_value(finding, finding.median)} "
+        f"({_spread(finding)}), target {finding.comparison.bound}: {verdict}"
+    )
+
+
+def page(found: Sequence[Finding], *, n_rounds: int) -> str:
+    """Make the page of the documentation."""
+    rows = [
+        f"| {f.comparison.what} | {f.comparison.bound} | {_value(f, f.median)} | {_spread(f)} "
+        f"| {_duration(f)} | {'yes' if f.met else '**no**'} |"
+        for f in found
+    ]
+    table = [
+        "| what | target | median | least–most | ours, per call | met |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
+    return "\n".join([_HEAD, *table, "", _machine(n_rounds), ""])
+
+
+def _value(finding: Finding, value: float) -> str:
+    return f"{value:.3g} {finding.comparison.unit}".rstrip()
+
+
+def _spread(finding: Finding) -> str:
+    return f"{min(finding.values):.3g}–{max(finding.values):.3g}"
+
+
+def _duration(finding: Finding) -> str:
+    seconds = sorted(finding.per_call_s)[len(finding.per_call_s) // 2]
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.3g} µs"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _machine(n_rounds: int) -> str:
+    found = [f"{name} {_version(name)}" for name in _PACKAGES if _version(name)]
+    return (
+        f"{n_rounds} rounds on {os.cpu_count()} CPUs ({_cpu()}), {platform.system()} "
+        f"{platform.release()}, Python {platform.python_version()}; {', '.join(found)}; "
+        f"load average {os.getloadavg()[2]:.1f} over the last quarter of an hour."
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _cpu() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
+    return names[0] if names else platform.machine()
