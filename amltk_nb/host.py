@@ -77,9 +77,7 @@ class Host:
     def awaited(self, run: Run) -> None:
         """Be told that somebody waited for a run to its end, in the waiting code's context."""
 
-    def callback_output(
-        self, run: Run
-    ) -> Callable[[Handler], AbstractContextManager[Any]] | None:
+    def callback_output(self, run: Run) -> Callable[[Handler], AbstractContextManager[Any]] | None:
         """Say what to enter around each callback of a run; None: nothing."""
         return None
 

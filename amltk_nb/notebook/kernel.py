@@ -105,9 +105,7 @@ class KernelHost(Host):
             self._told.add(run)
             _show_static(run.scheduler)
 
-    def callback_output(
-        self, run: Run
-    ) -> Callable[[Handler], AbstractContextManager[Any]] | None:
+    def callback_output(self, run: Run) -> Callable[[Handler], AbstractContextManager[Any]] | None:
         """Send what callbacks of a background run print to the log, or to their cells."""
         if not run.options.background:
             return None
