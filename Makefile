@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11+, make and a network:
 #   make lab    sets up .venv and opens JupyterLab on the quickstart   (ARGS="--port 9999" is passed on)
 #   make test   sets up and runs everything CI runs, fast tests first
+# make bench compares it with its peers and writes docs/performance.md.
 # The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-pythons,
 # test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
 
@@ -30,7 +31,7 @@ printf '== %s %s in %d s\n' '$@' "$$word" "$$(($$(date +%s) - began))"; test $$w
 endef
 
 .PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks test-pythons test-browser \
-        docs test-binder chromium clean
+        docs test-binder chromium bench clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -104,6 +105,12 @@ docs: $(VENV)/.dev
 
 test-binder: $(VENV)/.dev
 	$(call stage,$(PY) -m tests.environments binder && $(call limit,300) $(PY) -m pytest tests/binder $(ARGS))
+
+# --- ratios to peers, in an environment of their own; writes docs/performance.md, asserts nothing
+
+bench: $(VENV)/.dev
+	@$(PY) -m tests.environments bench $(KERNELS)
+	$(PY) -m tests.bench $(ARGS)
 
 # --- what reads the code without running it
 

@@ -1,4 +1,4 @@
-"""Virtual environments beside `.venv`: one per kernel version, other Pythons, Binder's own.
+"""Virtual environments beside `.venv`: per kernel version, other Pythons, peers, Binder's own.
 
 They live under `.venvs/`, are made by the first that needs them and made again when what they hold
 has changed. By hand: `python -m tests.environments ipykernel-7.4 python-3.12 binder`.
@@ -136,6 +136,7 @@ def _python(version: str) -> Environment:
     return Environment(f"python-{version}", ("--editable", ".", "--group", "test"), version)
 
 
+_BENCH = Environment("bench", ("--editable", ".", "--group", "bench"))
 _BINDER = Environment(
     "binder", ("-r", "binder/requirements.txt"), after="binder/postBuild", with_pip=True
 )
@@ -145,6 +146,7 @@ ENVIRONMENTS: dict[str, Environment] = {
     for environment in (
         *map(_kernel, ("6.31", "7.1", "7.4")),
         *map(_python, ("3.12", "3.13")),
+        _BENCH,
         _BINDER,
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tests.bench.harness import COMPARISONS, Finding, findings
+from tests.bench.harness import COMPARISONS, IN_KERNELS, Finding, findings
 from tests.bench.report import line, page
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
@@ -16,10 +16,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="only comparisons with it")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
-    parser.add_argument("--without-kernels", action="store_true", help="leave the notebook out")
     options = parser.parse_args()
     words = [word.lower() for word in options.words]
-    chosen = [c for c in COMPARISONS if not words or any(w in c.what.lower() for w in words)]
+    chosen = [
+        c
+        for c in (*COMPARISONS, *IN_KERNELS)
+        if not words or any(w in c.what.lower() for w in words)
+    ]
     found: list[Finding] = []
     for finding in findings(chosen, options.rounds):
         print(line(finding), flush=True)

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["COMPARISONS", "Bound", "Comparison", "Finding", "Subject", "findings"]
+from tests.environments import ENVIRONMENTS
+
+__all__ = ["COMPARISONS", "IN_KERNELS", "Bound", "Comparison", "Finding", "Subject", "findings"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _PROBE_LIMIT_S = 180
@@ -26,6 +28,7 @@ class Subject:
     probe: str
     who: str
     n_calls: int
+    in_kernel: bool = False  # the environments of kernels are made by this interpreter
 
     def measure(self) -> Numbers:
         """Measure once, in a process of its own.
@@ -33,7 +36,8 @@ class Subject:
         Raises:
             RuntimeError: the probe failed; its last words are in the message.
         """
-        command = [sys.executable, "-m", "tests.bench.probe", self.probe, self.who]
+        python = sys.executable if self.in_kernel else str(ENVIRONMENTS["bench"].python)
+        command = [python, "-m", "tests.bench.probe", self.probe, self.who]
         done = subprocess.run(
             [*command, str(self.n_calls)],
             cwd=ROOT,
@@ -232,6 +236,43 @@ COMPARISONS: tuple[Comparison, ...] = (
         _FIRST,
         Bound(at_most=1),
         Subject("first", "pool", 1),
+    ),
+)
+
+
+_KERNELS = ("6.31", "7.4")
+_OPEN = Subject("page", "open", 50_000, in_kernel=True)
+_PACED = Subject("page at 1 000", "open", 5_000, in_kernel=True)
+
+IN_KERNELS: tuple[Comparison, ...] = (
+    *(
+        Comparison(
+            f"ipykernel {version}: answer to 1+1 while calls flow, {name}",
+            Subject("kernel", version, 500, in_kernel=True),
+            bound,
+            number=number,
+            unit=unit,
+        )
+        for version in _KERNELS
+        for name, number, bound, unit in (
+            ("calls a second", "calls_per_s", Bound(at_least=5_000), "/s"),
+            ("p50", "p50_ms", Bound(at_most=15), "ms"),
+            ("p99", "p99_ms", Bound(at_most=50), "ms"),
+        )
+    ),
+    Comparison(
+        "dashboard open, flat out: time to that with it closed",
+        _OPEN,
+        Bound(at_most=1.05),
+        Subject("page", "closed", 50_000, in_kernel=True),
+    ),
+    *(
+        Comparison(f"{text}: {number}", subject, bound, number=name, unit="/s")
+        for text, subject in (("the same", _OPEN), ("dashboard open, 1 000 calls/s", _PACED))
+        for number, name, bound in (
+            ("messages", "messages_per_s", Bound(at_most=5)),
+            ("kilobytes", "kilobytes_per_s", Bound(at_most=50)),
+        )
     ),
 )
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from time import perf_counter, process_time, sleep
 from typing import Any
 
-from tests.bench import peers
+from tests.bench import notebook, peers
 from tests.bench.functions import nothing, same
 from tests.bench.functions import sleep as sleeping
 
@@ -99,15 +99,18 @@ def flow_probes(who: str, n_calls: int) -> Numbers:
 
 def first_probes(who: str, n_calls: int) -> float:
     """Measure from the start of a scheduler or pool to its first result, modules loaded."""
+    if who == "ours":
+        from amltk_nb.scheduling.executors import process  # noqa: F401
     began = perf_counter()
     if who == "pool":
         with peers.pool() as pool:
             pool.submit(nothing).result()
             return perf_counter() - began
-    return asyncio.run(_first_of_ours(began))
+    return asyncio.run(_first_of_ours())
 
 
-async def _first_of_ours(began: float) -> float:
+async def _first_of_ours() -> float:
+    began = perf_counter()
     scheduler = peers.ours()
     run = scheduler.start()
     await scheduler.submit(nothing)
@@ -165,6 +168,16 @@ def import_probes(who: str, n_calls: int) -> float:
     return min(float(subprocess.check_output(command, text=True)) for _ in range(n_calls))
 
 
+def kernel_probes(who: str, n_calls: int) -> Numbers:
+    """Measure how a kernel of version `who` answers while calls flow."""
+    return notebook.answering(who, n_calls)
+
+
+def page_probes(who: str, n_calls: int, rate: float | None) -> Numbers:
+    """Measure a flow in a kernel with the dashboard "open" or "closed"."""
+    return notebook.flowing(n_calls, rate=rate, is_open=who == "open")
+
+
 PROBES: dict[str, Callable[[str, int], float | Numbers]] = {
     "burst": burst_probes,
     "chain": chain_probes,
@@ -179,6 +192,9 @@ PROBES: dict[str, Callable[[str, int], float | Numbers]] = {
     "emit0": emit_probes,
     "emit5": lambda who, n: emit_probes(who, n, 5),
     "import": import_probes,
+    "kernel": kernel_probes,
+    "page": lambda who, n: page_probes(who, n, None),
+    "page at 1 000": lambda who, n: page_probes(who, n, 1_000),
 }
 
 
