@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from amltk_nb import host
-from amltk_nb.errors import NoRunningLoopError, SchedulerRunningError
+from amltk_nb.errors import NoRunningLoopError, RunningLoopError, SchedulerRunningError
 from amltk_nb.scheduling.executors.base import open_backend
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
 from amltk_nb.scheduling.options import RunOptions
@@ -286,22 +286,40 @@ class Scheduler(Submitting):
         await self._end_block(error)
 
     def __enter__(self) -> Self:
+        running = asyncio._get_running_loop()
+        if running is not None:
+            self._begin_block(running)
+            return self
+        loop = asyncio.new_event_loop()
         try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = self._own_loop = asyncio.new_event_loop()
-        self._begin_block(loop)
+            self._begin_block(loop)
+        except BaseException:
+            loop.close()
+            raise
+        self._own_loop = loop
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         loop, self._own_loop = self._own_loop, None
         if loop is None:
-            host.current().run_to_end(lambda: self._end_block(error), debug=False)
+            self._end_nested_block(error)
             return
         try:
             loop.run_until_complete(self._end_block(error))
         finally:
             loop.close()
+
+    def _end_nested_block(self, error: BaseException | None) -> None:
+        """End a block inside of a running loop, where the host can wait for it."""
+        try:
+            host.current().run_to_end(lambda: self._end_block(error), debug=False)
+        except RunningLoopError:
+            self.stop(stop_msg="its with block cannot wait inside of a running loop", wait=False)
+            if error is None:
+                raise RunningLoopError(
+                    "`with scheduler:` would block the running event loop at its end, so the run "
+                    "was stopped. Use `async with scheduler:` here."
+                ) from None
 
     def _begin_block(self, loop: asyncio.AbstractEventLoop) -> None:
         options = self._options(

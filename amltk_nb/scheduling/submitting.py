@@ -188,14 +188,18 @@ class Submitting(SchedulerCore):
     ) -> AsCompleted[R]:
         """Iterate over futures as they end: `async for`, or `for` on another thread.
 
+        In a `with scheduler:` block outside of any loop, `for` works on this thread.
+
         Args:
             futures: of any calls.
             timeout: seconds for all of them together; then TimeoutError is raised.
         """
-        return AsCompleted(futures, timeout=timeout)
+        return AsCompleted(futures, timeout=timeout, loop=self._resting_loop())
 
     def wait(self, future: Future[R], timeout: float | None = None) -> R:
         """Wait on another thread than the loop's for a call to end.
+
+        In a `with scheduler:` block outside of any loop, it works on this thread.
 
         Args:
             future: of any call.
@@ -208,7 +212,14 @@ class Submitting(SchedulerCore):
             TimeoutError: it took longer.
             RuntimeError: called on the loop's thread, where it would wait for ever.
         """
-        return waited(future, timeout)
+        return waited(future, timeout, loop=self._resting_loop())
+
+    def _resting_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Return the loop of a `with` block on this thread, which turns while it is waited for."""
+        loop, run = self._own_loop, self.last_run
+        if loop is None or run is None or loop.is_running() or not run.traffic.inbox.on_loop():
+            return None
+        return loop
 
     def call_later(
         self, delay: float, fn: Callable[..., Any], *args: Any, **kwargs: Any

@@ -24,13 +24,22 @@ async def gathered(futures: Iterable[Future[R]], *, return_exceptions: bool) -> 
     return list(results)  # type: ignore[arg-type]
 
 
-def waited(future: Future[R], timeout: float | None) -> R:
-    """Wait on another thread than the loop's.
+def waited(
+    future: Future[R], timeout: float | None, *, loop: asyncio.AbstractEventLoop | None = None
+) -> R:
+    """Wait on another thread than the loop's, or turn the loop meanwhile.
+
+    Args:
+        future: of any call.
+        timeout: seconds.
+        loop: one that rests, to be turned on this thread.
 
     Raises:
         TimeoutError: the call took longer than `timeout` seconds.
         RuntimeError: this is the loop's own thread.
     """
+    if loop is not None:
+        return loop.run_until_complete(asyncio.wait_for(asyncio.shield(future), timeout))
     if not future.done():
         ended: cf.Future[None] = cf.Future()
         _watch(future, lambda _: ended.set_result(None))
@@ -41,10 +50,23 @@ def waited(future: Future[R], timeout: float | None) -> R:
 class AsCompleted(Generic[R]):
     """Yields futures in the order they end."""
 
-    def __init__(self, futures: Iterable[Future[R]], *, timeout: float | None = None) -> None:
-        """Take the futures; `timeout` in seconds is for all of them together."""
+    def __init__(
+        self,
+        futures: Iterable[Future[R]],
+        *,
+        timeout: float | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Take the futures.
+
+        Args:
+            futures: of any calls.
+            timeout: seconds for all of them together.
+            loop: one that rests, to be turned by `for` on this thread.
+        """
         self._futures = list(futures)
         self._timeout = timeout
+        self._loop = loop
 
     async def __aiter__(self) -> AsyncIterator[Future[R]]:
         ended: asyncio.Queue[Future[R]] = asyncio.Queue()
@@ -58,6 +80,18 @@ class AsCompleted(Generic[R]):
             yield future
 
     def __iter__(self) -> Iterator[Future[R]]:
+        return self._blocking() if self._loop is None else self._turning(self._loop)
+
+    def _turning(self, loop: asyncio.AbstractEventLoop) -> Iterator[Future[R]]:
+        ended = aiter(self)
+
+        async def following() -> Future[R] | None:
+            return await anext(ended, None)
+
+        while (future := loop.run_until_complete(following())) is not None:
+            yield future
+
+    def _blocking(self) -> Iterator[Future[R]]:
         ended: SimpleQueue[Future[R]] = SimpleQueue()
         for future in self._futures:
             _watch(future, ended.put)
