@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from amltk_nb import host
 from amltk_nb.errors import PluginError, SchedulerNotRunningError
-from amltk_nb.events import TASK_EVENTS, Emitter, Event, Subscriber
+from amltk_nb.events import TASK_EVENTS, Emitter, Event, Subscriber, signature_text
 from amltk_nb.scheduling import reading
 from amltk_nb.scheduling.call import Call, Future
 from amltk_nb.scheduling.plugins.base import Plugin, as_plugins
@@ -107,7 +107,7 @@ class Task(Emitter, Generic[P, R]):
         """The function as its author would write it: "collatz(n: int) -> int"."""
         fn = self.function
         if self._signature is None or self._signature[0] is not fn:
-            self._signature = (fn, self.name + _signature_text(fn))
+            self._signature = (fn, self.name + signature_text(fn))
         return self._signature[1]
 
     @property
@@ -241,12 +241,3 @@ class Task(Emitter, Generic[P, R]):
     def __repr__(self) -> str:
         told = f"{self.n_running} in flight, {self.n_called} called"
         return f"<{type(self).__name__} {self.ref}: {told}>"
-
-
-def _signature_text(fn: Callable[..., Any]) -> str:
-    import inspect
-
-    try:
-        return str(inspect.signature(fn))
-    except (TypeError, ValueError):
-        return "(…)"
