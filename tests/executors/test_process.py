@@ -63,9 +63,14 @@ def open_gate(path: str) -> None:
 
 
 def children() -> list[psutil.Process]:
-    """Child processes of ours, without the tracker that the standard library keeps for itself."""
-    found = psutil.Process().children(recursive=True)
-    return [child for child in found if "resource_tracker" not in " ".join(child.cmdline())]
+    """Child processes of ours, without the two that serve all pools for as long as we live."""
+    me = psutil.Process()
+    kept = {child for child in me.children() if is_kept(" ".join(child.cmdline()))}
+    return [child for child in me.children(recursive=True) if child not in kept]
+
+
+def is_kept(command: str) -> bool:
+    return "resource_tracker" in command or "multiprocessing.forkserver" in command
 
 
 # --- results and errors ---------------------------------------------------------------------

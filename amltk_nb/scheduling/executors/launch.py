@@ -8,7 +8,7 @@ about the main module. Nothing of the standard library is changed: its launch fu
 anew over other globals.
 
 The fork server is a private one. It preloads what a worker needs to begin and nothing else
-(numpy would give all workers one random state); it is stopped when its last user lets go of it.
+(numpy would give all workers one random state).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import (
     connection,
@@ -37,10 +37,10 @@ __all__ = [
     "WorkerForkServerContext",
     "WorkerSpawnContext",
     "exit_code",
-    "fork_server",
     "forking",
     "has_ended",
     "start",
+    "warm_fork_server",
     "worker_context",
 ]
 
@@ -56,13 +56,11 @@ forking = threading.Lock()
 
 
 class _Server(forkserver.ForkServer):
-    """A fork server that can be stopped, counted by its users."""
+    """A fork server that survives its own death, and being copied by a fork."""
 
     def __init__(self) -> None:
         super().__init__()
         self.set_forkserver_preload(_PRELOAD)
-        self.n_users = 0
-        self.users_lock = threading.Lock()
 
     def ensure_running(self) -> None:
         """Start it, unless it runs."""
@@ -72,18 +70,6 @@ class _Server(forkserver.ForkServer):
             # It is gone and somebody else has seen to its exit code.
             self.forget()
             super().ensure_running()
-
-    def stop(self) -> None:
-        """Kill it: asked politely, it would wait for the grandchildren of its children."""
-        state = cast(Any, self)
-        with state._lock:
-            if state._forkserver_pid is None:
-                return
-            try:
-                os.kill(state._forkserver_pid, signal.SIGKILL)
-                state._stop_unlocked()
-            except (ProcessLookupError, ChildProcessError):
-                state._forkserver_pid = state._forkserver_address = None
 
     def forget(self) -> None:
         """Drop a server that is gone or, in a forked copy of this process, not ours."""
@@ -96,33 +82,21 @@ class _Server(forkserver.ForkServer):
         """In a forked copy of this process: threads that held locks do not exist there."""
         self.forget()
         cast(Any, self)._lock = threading.Lock()
-        self.users_lock = threading.Lock()
-        self.n_users = 0
 
 
 _SERVER = _Server()
 os.register_at_fork(after_in_child=_SERVER.forget_after_fork)
 
 
-@contextmanager
-def fork_server() -> Iterator[Callable[[], None]]:
-    """Use the fork server for a while; the last one out stops it.
+def warm_fork_server() -> None:
+    """Start the fork server, unless it runs: some 50 ms, mostly spent in the server.
 
-    Yields:
-        A function that starts the server if need be: some 50 ms, mostly spent in the server.
+    It then stays, like the standard library's, until this process is gone: so the second run of
+    a scheduler starts at once.
+
+    Raises:
+        OSError: no processes, no memory or no descriptors.
     """
-    with _SERVER.users_lock:
-        _SERVER.n_users += 1
-    try:
-        yield _warm
-    finally:
-        with _SERVER.users_lock:
-            _SERVER.n_users -= 1
-            if _SERVER.n_users == 0:
-                _SERVER.stop()
-
-
-def _warm() -> None:
     with _interrupts_blocked():
         _SERVER.ensure_running()
 

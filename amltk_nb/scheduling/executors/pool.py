@@ -18,7 +18,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from functools import partial
 from multiprocessing.context import BaseContext
 from queue import SimpleQueue
@@ -32,7 +32,7 @@ from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.executors.base import Listener
 from amltk_nb.scheduling.executors.endings import cancelled, outcome
 from amltk_nb.scheduling.executors.handle import Worker, close_inherited
-from amltk_nb.scheduling.executors.launch import fork_server, start
+from amltk_nb.scheduling.executors.launch import start, warm_fork_server
 from amltk_nb.scheduling.executors.reader import News, Reader, daemon_thread
 from amltk_nb.scheduling.process_life import end_trees
 from amltk_nb.scheduling.shipping import reason
@@ -275,15 +275,12 @@ class Pool:
     # --- the launcher thread ----------------------------------------------------------------
 
     def _launch_loop(self) -> None:
-        with ExitStack() as stack:
-            if self._context.get_start_method() == "forkserver":
-                warm = stack.enter_context(fork_server())
-                try:
-                    warm()
-                except OSError:
-                    pass  # starting a worker will fail the same way and say so
-            while (worker := self._launches.get()) is not None:
-                self._launch(worker)
+        if self._context.get_start_method() == "forkserver":
+            # If that fails, starting a worker will fail the same way and say so.
+            with suppress(OSError):
+                warm_fork_server()
+        while (worker := self._launches.get()) is not None:
+            self._launch(worker)
 
     def _launch(self, worker: Worker) -> None:
         if not worker.is_killed:
