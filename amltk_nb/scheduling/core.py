@@ -274,6 +274,11 @@ class SchedulerCore:
         self.touch()
         return ref
 
+    def forget_task(self, task: Task[..., Any]) -> None:
+        """Take out a task whose making failed."""
+        self.tasks.remove(task)
+        self.touch()
+
     def _ref_for(self, task: Task[..., Any]) -> tuple[str, Task[..., Any] | None]:
         """Number tasks of one name, unless an earlier execution of this cell made the same one."""
         cell = host.current().cell()

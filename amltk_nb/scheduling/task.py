@@ -98,9 +98,14 @@ class Task(Emitter, Generic[P, R]):
         )
         self._failures = self.channel(self.EXCEPTION), self.channel(self.F_EXCEPTION)
         self._cancels = self.channel(self.CANCELLED), self.channel(self.F_CANCELLED)
+        checked = as_plugins(plugins)
         self.ref = scheduler.register_task(self)
-        for plugin in as_plugins(plugins):
-            self.attach_plugin(plugin)
+        try:
+            for plugin in checked:
+                self.attach_plugin(plugin)
+        except BaseException:
+            scheduler.forget_task(self)
+            raise
 
     @property
     def signature(self) -> str:
