@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from amltk_nb.scheduling.states import CALL_MOVES, ENDED, CallState, checked_move
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Future", "Outcome"]
 
 T = TypeVar("T")
+Work: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class Future(asyncio.Future[T], Generic[T]):
@@ -59,6 +60,7 @@ class Call:
     """
 
     __slots__ = (
+        "altered",
         "args",
         "args_text",
         "attempt",
@@ -80,7 +82,6 @@ class Call:
         "state",
         "submitted_at",
         "task",
-        "work",
         "worker",
     )
 
@@ -112,9 +113,7 @@ class Call:
         self.submitted_at = submitted_at
         self.state = CallState.QUEUED
         self.attempt = 1
-        # What is really run, after plugins; let go of at the end. fn and its arguments stay as
-        # the user gave them, for the views and for resubmitting.
-        self.work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] = (fn, args, kwargs)
+        self.altered: Work | None = None  # what plugins made of it; let go of at the end
         self.plugins: tuple[Plugin, ...] = ()  # that let it in, to be released at its end
         self.future: Future[Any] | None = None
         self.payload: Any = None  # what the backend made of it to send; its own business
@@ -129,6 +128,14 @@ class Call:
         self.result_text: str | None = None
         self.output: str = ""  # what it printed in its worker, bounded
         self.resubmitted_from: int | None = None
+
+    @property
+    def work(self) -> Work:
+        """What is really run, after plugins: a function and its arguments.
+
+        `fn`, `args` and `kwargs` stay as the user gave them, for views and for resubmitting.
+        """
+        return self.altered or (self.fn, self.args, self.kwargs)
 
     def move(self, new: CallState) -> None:
         """Go to another state.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Generic, TypeVar
 
@@ -63,6 +63,10 @@ class Inbox(Generic[T]):
         self._items.extend(items)
         if not self._awake:
             self.wake()
+
+    def lay(self, items: Iterable[T]) -> None:
+        """Add items whose turn it is now, from any thread; the next `put` sees to the drain."""
+        self._items.extend(items)
 
     def wake(self) -> None:
         """Have a drain happen, so that `settled` is called even when nothing was put."""

@@ -86,7 +86,7 @@ class Submitting(SchedulerCore):
             return None
         call = Call(next(self._ids), fn, args, kwargs, task=task, submitted_at=self.clock())
         if plugins:
-            call.work, call.plugins = work, plugins
+            call.altered, call.plugins = work, plugins
         if origin is not None:
             call.resubmitted_from, call.attempt = origin.id, origin.attempt + 1
         future: Future[Any] = Future(loop=run.loop)

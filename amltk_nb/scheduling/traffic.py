@@ -87,8 +87,11 @@ class Traffic:
         future = call.future
         scheduler.submitted.emit(future)
         if task is not None:
-            _, args, kwargs = call.work
-            task.submitted.emit(future, *args, **kwargs)
+            if task.submitted.handlers:
+                _, args, kwargs = call.work
+                task.submitted.emit(future, *args, **kwargs)
+            else:
+                task.submitted.count += 1
         scheduler.touch()
 
     # ---------------------------------------------------------------- taken back
@@ -142,10 +145,13 @@ class Traffic:
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Take ends of calls, and start the next ones on this very thread."""
-        self.inbox.put(*outcomes)
+        # Waking the loop last: it would only wait for this thread to let go of the interpreter,
+        # and workers would wait for both.
+        self.inbox.lay(outcomes)
         self.dispatch.measured(outcomes)
         if not self._run.ending:
             self.dispatch.pump()
+        self.inbox.put()
 
     def returned(self, calls: Sequence[Call]) -> None:
         """Put calls back whose worker died before they began; an ending run cancels them."""
@@ -223,7 +229,5 @@ class Traffic:
         if call.task is not None:
             call.task.ended(call)
         call.payload = None
-        if call.plugins:
-            call.work = (call.fn, call.args, call.kwargs)
-        call.canceller = None
+        call.altered = call.canceller = None
         self._scheduler.history.add(call)
