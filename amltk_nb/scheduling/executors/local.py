@@ -57,6 +57,7 @@ class SequentialBackend(Backend):
         """Make it; there is nothing to set."""
         self.options: Mapping[str, Any] = {}
         self._next: Call | None = None  # handed over, not begun
+        self._lock = threading.Lock()  # of `_next`: any thread may end a call, the loop begins it
         self._busy = False
         self._listener: Listener | None = None
 
@@ -79,9 +80,10 @@ class SequentialBackend(Backend):
 
     def end(self, call: Call) -> bool:
         """Take a call back that was handed over and has not begun."""
-        if self._next is not call:
-            return False
-        self._next = None
+        with self._lock:
+            if self._next is not call:
+                return False
+            self._next = None
         assert self._listener is not None
         self._listener.call_soon(lambda: self._report(Outcome(call, cancelled=True)))
         return True
@@ -96,7 +98,8 @@ class SequentialBackend(Backend):
         return (WorkerRecord(name="main", state="busy" if self._busy else "idle"),)
 
     def _run(self) -> None:
-        call, self._next = self._next, None
+        with self._lock:
+            call, self._next = self._next, None
         if call is not None:
             self._report(_invoke(call, "main", run=_run_aside))
 
