@@ -127,13 +127,24 @@ async def in_thread(fn: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
+    def settle(error: BaseException | None) -> None:
+        if done.done():  # nobody waits any more
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
     def main() -> None:
+        failure: BaseException | None = None
         try:
             fn()
         except BaseException as error:
-            loop.call_soon_threadsafe(done.set_exception, error)
-        else:
-            loop.call_soon_threadsafe(done.set_result, None)
+            failure = error
+        try:
+            loop.call_soon_threadsafe(settle, failure)
+        except RuntimeError:  # the loop was closed meanwhile
+            pass
 
     threading.Thread(target=main, name="amltk-nb-aside", daemon=True).start()
     await done
