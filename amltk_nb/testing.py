@@ -168,12 +168,16 @@ class ManualBackend(Backend):
 
     def _end(self, call: Call) -> None:
         with self._changed:
+            if call not in self._ending:  # closing came first
+                return
             self._ending.discard(call)
         self.cancel(call)
 
     def close(self, *, end_running: bool) -> None:
         """Cancel what it has, or wait until the test has ended it."""
         if end_running:
+            with self._changed:
+                self._ending.clear()
             for call in self.calls:
                 self.cancel(call)
         with self._changed:

@@ -1,0 +1,147 @@
+"""Threads and sequence: reports in good time, threads given back, ends that cannot be caused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from amltk_nb import SequentialExecutor
+from amltk_nb.scheduling.call import Call, Outcome
+from amltk_nb.scheduling.executors import local
+from amltk_nb.scheduling.executors.local import SequentialBackend, ThreadBackend
+
+
+class Listening:
+    """Collects what a backend says; `call_soon` is left to the test."""
+
+    def __init__(self) -> None:
+        self.reports: list[list[int]] = []
+        self.outcomes: dict[int, Outcome] = {}
+        self.soon: list[Callable[[], None]] = []
+        self.said = threading.Condition()
+
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
+        with self.said:
+            self.reports.append([outcome.call.id for outcome in outcomes])
+            self.outcomes |= {outcome.call.id: outcome for outcome in outcomes}
+            self.said.notify_all()
+
+    def call_soon(self, fn: Callable[[], None]) -> None:
+        self.soon.append(fn)
+
+    def turn(self) -> None:
+        soon, self.soon = self.soon, []
+        for fn in soon:
+            fn()
+
+    def heard(self, n: int) -> None:
+        with self.said:
+            assert self.said.wait_for(lambda: len(self.outcomes) >= n, timeout=10)
+
+
+def calls(n: int, fn: Any = int) -> list[Call]:
+    return [Call(id, fn, (), {}) for id in range(1, n + 1)]
+
+
+@pytest.fixture
+def listener() -> Listening:
+    return Listening()
+
+
+@pytest.mark.parametrize(("every_s", "reports"), [(0.0, [[1], [2], [3]]), (60.0, [[1, 2, 3]])])
+def test_a_batch_is_reported_in_parts_if_it_takes_long(
+    listener: Listening, monkeypatch: pytest.MonkeyPatch, every_s: float, reports: Any
+):
+    monkeypatch.setattr(local, "_REPORT_EVERY_S", every_s)
+    backend = ThreadBackend(1)
+    backend.open(listener)  # type: ignore[arg-type]
+    for _ in range(3):  # each time the same thread is free again
+        listener.reports.clear()
+        listener.outcomes.clear()
+        assert backend.slots() == 1
+        backend.start(calls(3))
+        listener.heard(3)
+        assert listener.reports == reports
+    assert [w.name for w in backend.workers()] == ["worker-1"]
+    backend.close(end_running=False)
+    assert backend.workers() == ()
+
+
+def test_closing_waits_for_what_runs(listener: Listening):
+    gate = threading.Event()
+    backend = ThreadBackend(2)
+    backend.open(listener)  # type: ignore[arg-type]
+    (call,) = calls(1, lambda: gate.wait(10))
+    backend.start([call])
+    assert backend.workers()[0].state == "busy"
+    threading.Timer(0, gate.set).start()
+    backend.close(end_running=False)
+    assert listener.outcomes[1].value is True
+
+
+def test_closing_now_abandons_what_runs_and_what_waits_behind_it(listener: Listening):
+    gate, began, ran = threading.Event(), threading.Event(), list[int]()
+    backend = ThreadBackend(1)
+    backend.open(listener)  # type: ignore[arg-type]
+
+    def block() -> None:
+        began.set()
+        gate.wait(10)
+
+    batch = [Call(1, block, (), {}), Call(2, ran.append, (2,), {})]
+    backend.start(batch)
+    assert began.wait(10)
+    (thread,) = (t for t in threading.enumerate() if t.name == "amltk-nb-worker-1")
+    backend.close(end_running=True)
+    assert [listener.outcomes[n].cancelled for n in (1, 2)] == [True, True]
+    gate.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert (listener.reports, ran) == ([[1, 2]], [])  # what it did later was not reported
+
+
+def test_whatever_a_call_raises_is_its_outcome(listener: Listening):
+    def leave() -> None:
+        raise SystemExit(3)
+
+    backend = ThreadBackend(1)
+    backend.open(listener)  # type: ignore[arg-type]
+    backend.start(calls(1, leave))
+    listener.heard(1)
+    assert isinstance(listener.outcomes[1].error, SystemExit)
+    assert backend.slots() == 1
+    backend.close(end_running=False)
+
+
+def test_a_sequential_call_runs_when_the_loop_turns(listener: Listening):
+    backend = SequentialBackend()
+    backend.open(listener)  # type: ignore[arg-type]
+    ran: list[int] = []
+    backend.start([Call(1, ran.append, (1,), {})])
+    assert (ran, backend.slots()) == ([], 0)
+    listener.turn()
+    assert (ran, backend.slots(), listener.reports) == ([1], 1, [[1]])
+    assert listener.outcomes[1].seconds is not None
+
+
+def test_a_sequential_call_that_has_not_begun_can_be_ended(listener: Listening):
+    backend = SequentialBackend()
+    backend.open(listener)  # type: ignore[arg-type]
+    ran: list[int] = []
+    call = Call(1, ran.append, (1,), {})
+    backend.start([call])
+    assert backend.end(call) is True
+    assert backend.end(call) is False
+    listener.turn()
+    assert (ran, listener.outcomes[1].cancelled, listener.reports) == ([], True, [[1]])
+
+
+def test_a_sequential_executor_by_itself():
+    executor = SequentialExecutor()
+    future = executor.submit(int, "7")
+    assert (future.done(), future.result()) == (True, 7)
+    assert isinstance(executor.submit(int, "x").exception(), ValueError)
+    assert list(executor.map(int, ["1", "2"])) == [1, 2]
