@@ -1,6 +1,6 @@
 // The open row: everything about one call, fetched when it is opened and when its state moves.
 
-import { useEffect, useLayoutEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { clockTime, oneLine, visible } from "./format";
 import { useConnection } from "./hooks";
 import { Action } from "./row";
@@ -29,7 +29,7 @@ export function Detail({ call, onGoTo, onClose, onGrown }: Props) {
           <Facts call={call} onGoTo={onGoTo} />
           <div class="amltk-detail-action"><Action call={call} /></div>
           {error !== undefined && <p class="amltk-is-failed">{visible(error)}</p>}
-          {detail && <Texts detail={detail} />}
+          {detail && <Texts call={call} detail={detail} />}
           {!detail && error === undefined && <p class="amltk-muted">Asking the kernel…</p>}
         </div>
       </td>
@@ -80,7 +80,7 @@ function Facts({ call, onGoTo }: { call: CallRecord; onGoTo: (id: number) => voi
   );
 }
 
-function Texts({ detail }: { detail: Fetched }) {
+function Texts({ call, detail }: { call: CallRecord; detail: Fetched }) {
   return (
     <>
       {detail.arguments.length > 0 && (
@@ -94,25 +94,33 @@ function Texts({ detail }: { detail: Fetched }) {
         </div>
       )}
       <Block title="Result" text={detail.result} />
-      <Block title="Error" text={detail.error} kind="amltk-traceback" />
+      <Block title="Error" text={detail.error} kind="amltk-traceback" lead={call.error} />
       <Block title="Output" text={detail.output} />
     </>
   );
 }
 
-function Block(props: { title: string; text: string | null; kind?: string }) {
+function Block(props: { title: string; text: string | null; kind?: string; lead?: string | undefined }) {
   if (props.text === null) return null;
   return (
     <div class={`amltk-block ${props.kind ?? ""}`}>
       <h4>{props.title}</h4>
-      <Pre text={props.text} label={props.title} />
+      {props.lead && <p class="amltk-lead">{visible(props.lead)}</p>}
+      <Pre text={props.text} label={props.title} fromEnd={props.lead !== undefined} />
     </div>
   );
 }
 
-/** A text that may be long: it scrolls by itself, with the keyboard as well. */
-function Pre({ text, label }: { text: string; label: string }) {
+/**
+ * A text that may be long: it scrolls by itself, with the keyboard as well. A traceback is read from
+ * its end: there are the error and, in a chain of errors, the program's own lines.
+ */
+function Pre({ text, label, fromEnd = false }: { text: string; label: string; fromEnd?: boolean }) {
+  const pre = useRef<HTMLPreElement>(null);
+  useLayoutEffect(() => {
+    if (fromEnd && pre.current) pre.current.scrollTop = pre.current.scrollHeight;
+  }, [text]);
   const long = text.length > 200 || text.includes("\n");
   const scrolls = long ? { tabIndex: 0, role: "group" as const, "aria-label": label } : {};
-  return <pre {...scrolls}>{visible(text)}</pre>;
+  return <pre ref={pre} {...scrolls}>{visible(text)}</pre>;
 }

@@ -44,12 +44,13 @@ export function rate(perSecond: number): string {
   })} calls/s`;
 }
 
-/** Write what is left as a range: "about 2–3 min left". */
+/** Write what is left as a range: "about 2–3 min left", "up to 7 s left". */
 export function range(lowS: number, highS: number): string {
   if (highS < 1) return "under 1 s left";
   const [unit, size] = highS < 90 ? ["s", 1] : highS < 5400 ? ["min", 60] : ["h", 3600];
   const low = Math.floor(lowS / Number(size));
   const high = Math.ceil(highS / Number(size));
+  if (low === 0) return `up to ${high} ${unit} left`;
   return low === high ? `about ${high} ${unit} left` : `about ${low}–${high} ${unit} left`;
 }
 

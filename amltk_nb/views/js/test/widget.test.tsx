@@ -257,7 +257,7 @@ describe("the queue", () => {
     await kernel.click("Call 2, details");
     await kernel.reply("detail", DETAIL);
     const blocks = [...kernel.el.querySelectorAll(".amltk-block")].map((b) => b.textContent);
-    expect(blocks).toEqual(["Argumentsx2", "ErrorTraceback\nValueError: bad C", "Outputfitting\n"]);
+    expect(blocks).toEqual(["Argumentsx2", "ErrorValueError: bad CTraceback\nValueError: bad C", "Outputfitting\n"]);
   });
 
   test("says it when the call is gone", async () => {

@@ -22,7 +22,7 @@ describe("format", () => {
 
   test.each([
     [0.1, 0.6, "under 1 s left"], [19.2, 27.5, "about 19–28 s left"], [100, 200, "about 1–4 min left"],
-    [7000, 7100, "about 1–2 h left"], [119, 120, "about 1–2 min left"],
+    [0, 6.1, "up to 7 s left"], [0.4, 1, "up to 1 s left"], [7000, 7100, "about 1–2 h left"], [119, 120, "about 1–2 min left"],
   ])("range(%d, %d) is %s", (low, high, text) => expect(format.range(low, high)).toBe(text));
 
   test("a program's strings are spelled out where they would hide something", () => {
