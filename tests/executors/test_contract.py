@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import forkserver
 
 import pytest
 
@@ -62,6 +63,12 @@ class TestForeignThreadPool(FullContract):
 @pytest.mark.may_block  # its submit() starts processes by itself, on the thread it is called on
 class TestForeignProcessPool(Contract):
     survives_stop_now = False
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def no_fork_server_is_left(cls) -> Iterator[None]:
+        yield
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # it would live as long as we do
 
     @contextmanager
     def open(self) -> Iterator[Scheduler]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amltk_nb.scheduling.call import Call
@@ -235,6 +235,7 @@ def test_an_array_is_shown_by_its_shape():
     assert short_repr(np.zeros((1_000, 3))) == "<ndarray (1000, 3) float64>"
 
 
+@settings(max_examples=40)
 @given(
     st.recursive(st.none() | st.text() | st.integers() | st.binary(), st.lists), st.integers(2, 80)
 )

@@ -25,7 +25,7 @@ from amltk_nb.testing import EventRecorder, ManualBackend
 from tests.scheduling.conftest import settled
 
 N_WORKERS = 2
-N_EXAMPLES = int(os.environ.get("AMLTK_NB_EXAMPLES", "150"))
+N_EXAMPLES = int(os.environ.get("AMLTK_NB_EXAMPLES", "100"))
 PICK = st.integers(0, 1_000)
 
 BEGIN = ["on_future_submitted", "Task-work-1.on_submitted"]
