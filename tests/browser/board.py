@@ -46,6 +46,8 @@ print(scheduler.state, *(f"{id}:{state}" for id, state in sorted(states.items())
 class Board:
     """The dashboard under cell 1 of a notebook whose cell 2 says how Python sees the same."""
 
+    cell = 1  # the one it stands under
+
     def __init__(self, page: LabPage, start: str, *more: str, work: str = WORK) -> None:
         """Open a notebook and run it up to the dashboard.
 
@@ -61,6 +63,14 @@ class Board:
         page.run_cell(1)
         self.wait_live()
 
+    @classmethod
+    def over(cls, page: LabPage, *, cell: int = 1) -> Board:
+        """Take what a page shows already."""
+        board = cls.__new__(cls)
+        board.page, board.cell = page, cell
+        board.wait_live()
+        return board
+
     @property
     def tab(self) -> Page:
         """The browser's tab."""
@@ -69,12 +79,11 @@ class Board:
     @property
     def root(self) -> Locator:
         """The live dashboard."""
-        return self.page.output(1).locator(".amltk-nb .amltk-all")
+        return self.page.output(self.cell).locator(".amltk-nb .amltk-all")
 
-    def wait_live(self, page: LabPage | None = None) -> None:
-        """Wait until the dashboard, in this tab or another, shows something of the run."""
-        shown = (page or self.page).output(1).locator(".amltk-nb .amltk-title .amltk-state")
-        shown.wait_for()
+    def wait_live(self) -> None:
+        """Wait until the dashboard shows something of the run."""
+        self.root.locator(".amltk-title .amltk-state").wait_for()
 
     def python(self) -> str:
         """Run cell 2 and return what it says: "running 1:done 2:failed"."""
@@ -115,7 +124,7 @@ class Board:
 
     def outcome(self) -> Locator:
         """The static HTML that a finished run leaves."""
-        return self.page.output(1).locator(".amltk-nb-static")
+        return self.page.output(self.cell).locator(".amltk-nb-static")
 
     # --- what can be pressed
 

@@ -15,11 +15,12 @@ version. A test that fails leaves a screenshot of every page and the server's lo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, sync_playwright
+from playwright.sync_api import BrowserContext, expect, sync_playwright
 
 from tests.browser.board import Gates
 from tests.browser.chromium import FLAGS, VARIABLE, find_chromium
@@ -30,6 +31,7 @@ from tests.required import unavailable
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "test-results"
 LATEST = "7.4"
+OWN = "own"  # the environment that the tests run in
 FAILED = pytest.StashKey[bool]()
 
 
@@ -65,6 +67,7 @@ def browser() -> Iterator[BrowserContext]:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         context = browser.new_context()
         context.set_default_timeout(30_000)
+        expect.set_options(timeout=20_000)  # on a busy machine a worker takes seconds to come up
         yield context
         browser.close()
 
@@ -76,7 +79,8 @@ def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], L
 
     def of(version: str) -> Lab:
         if version not in started:
-            python = ENVIRONMENTS[f"ipykernel-{version}"].ready()
+            own = version == OWN
+            python = Path(sys.executable) if own else ENVIRONMENTS[f"ipykernel-{version}"].ready()
             started[version] = Lab(tmp_path_factory.mktemp(f"lab-{version}"), python)
         return started[version]
 
@@ -93,7 +97,18 @@ def lab(labs: Callable[[str], Lab], request: pytest.FixtureRequest) -> Iterator[
     makes it fail if it outlives its kernel.
     """
     named = "kernel_version" in request.fixturenames
-    lab = labs(request.getfixturevalue("kernel_version") if named else LATEST)
+    yield from _as_new(
+        labs(request.getfixturevalue("kernel_version") if named else LATEST), request
+    )
+
+
+@pytest.fixture
+def own_lab(labs: Callable[[str], Lab], request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The same as `lab`, as `make lab` has it: its kernels can run the notebooks."""
+    yield from _as_new(labs(OWN), request)
+
+
+def _as_new(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     yield lab
     left = lab.reset()
     if request.node.stash.get(FAILED, False):

@@ -123,14 +123,18 @@ class Lab:
         except psutil.Error:
             return False
 
+    def end_kernels(self) -> None:
+        """Shut every kernel down, as the server itself does."""
+        for kernel in self._rest("GET", "kernels"):
+            self._rest("DELETE", f"kernels/{kernel['id']}")
+
     def reset(self) -> list[str]:
         """Make it as new for the next test: no kernel, no notebook, the light theme.
 
         Returns:
             What outlived its kernel; it is ended.
         """
-        for kernel in self._rest("GET", "kernels"):
-            self._rest("DELETE", f"kernels/{kernel['id']}")
+        self.end_kernels()
         for path in self.root.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         (self.home / f"settings/@jupyterlab/{THEMES}").unlink(missing_ok=True)
