@@ -160,7 +160,7 @@ async def test_a_flood_of_ends_leaves_the_loop_to_others(by_hand: ByHand):
         now = time.perf_counter()
         longest, last = max(longest, now - last), now
     assert scheduler.snapshot().counts["done"] == 20_000
-    assert longest < 1  # slices of 5 ms; the rest of the second is for a busy machine
+    assert longest < 3  # slices of 5 ms; the rest is for a busy machine
 
 
 def test_a_loop_that_closes_ends_the_run():
