@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tests.bench import scaling
 from tests.bench.harness import COMPARISONS, IN_KERNELS, Finding, findings
 from tests.bench.report import line, page
 
@@ -28,7 +29,9 @@ def main() -> None:
         print(line(finding), flush=True)
         found.append(finding)
     if not words:
-        PAGE.write_text(page(found, n_rounds=options.rounds))
+        points = scaling.measured()
+        scaling.draw(*points, PAGE.parent / "_static" / "scaling.svg")
+        PAGE.write_text(page(found, points, n_rounds=options.rounds))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tests.bench.functions import nothing, sleep
 Work = tuple[Callable[..., Any], tuple[Any, ...]]
 
 N_WORKERS = 2
-_WARM_S = 0.05
+WARM_S = 0.05
 
 
 def ours(kind: str = "processes") -> Any:
@@ -88,7 +88,7 @@ class Timed:
 
         warm.on_result(begin)
         task.on_result(go_on)
-        self.scheduler.on_start(lambda: [warm.submit(_WARM_S) for _ in range(N_WORKERS)])
+        self.scheduler.on_start(lambda: [warm.submit(WARM_S) for _ in range(N_WORKERS)])
         self.scheduler.run(display=False)
         self._check(task)
         return self.ended - self.began
@@ -166,7 +166,7 @@ def burst_joblib(n_calls: int) -> float:
     from joblib import Parallel, delayed
 
     with Parallel(n_jobs=N_WORKERS) as parallel:
-        parallel(delayed(sleep)(_WARM_S) for _ in range(N_WORKERS))
+        parallel(delayed(sleep)(WARM_S) for _ in range(N_WORKERS))
         began = perf_counter()
         results = parallel(delayed(nothing)() for _ in range(n_calls))
         seconds = perf_counter() - began
@@ -175,5 +175,5 @@ def burst_joblib(n_calls: int) -> float:
 
 
 def _warm(executor: Executor) -> None:
-    for future in [executor.submit(sleep, _WARM_S) for _ in range(N_WORKERS)]:
+    for future in [executor.submit(sleep, WARM_S) for _ in range(N_WORKERS)]:
         future.result()

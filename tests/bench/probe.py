@@ -53,6 +53,16 @@ def long_probes(who: str, n_calls: int) -> Numbers:
     return {"seconds": seconds, "share": n_calls * 0.05 / peers.N_WORKERS / seconds}
 
 
+def worker_probes(who: str, n_calls: int) -> Numbers:
+    """Measure calls of 10 ms on as many workers as `who` says; returns the share of the ideal."""
+    n_workers = peers.N_WORKERS = int(who)
+    scheduler = peers.ours()
+    seconds = peers.work(scheduler, sleeping, [(0.01,)] * n_calls)
+    worked_s = sum(call.seconds or 0.0 for call in scheduler.history.latest())
+    share = (worked_s / n_workers - peers.WARM_S) / seconds
+    return {"seconds": seconds, "share": share}
+
+
 def mixed_probes(who: str, n_calls: int) -> Numbers:
     """Measure one call of 500 ms among many of 1 ms, in random order.
 
@@ -65,7 +75,7 @@ def mixed_probes(who: str, n_calls: int) -> Numbers:
     scheduler = peers.ours()
     seconds = peers.work(scheduler, sleeping, [(s,) for s in durations_s])
     worked_s = sum(call.seconds or 0.0 for call in scheduler.history.latest())
-    worked_s -= peers.N_WORKERS * peers._WARM_S
+    worked_s -= peers.N_WORKERS * peers.WARM_S
     return {"seconds": seconds, "share": worked_s / peers.N_WORKERS / seconds}
 
 
@@ -186,6 +196,7 @@ PROBES: dict[str, Callable[[str, int], float | Numbers]] = {
     "flow": flow_probes,
     "long": long_probes,
     "mixed": mixed_probes,
+    "workers": worker_probes,
     "arrays": array_probes,
     "first": first_probes,
     "blocked": blocked_probes,
