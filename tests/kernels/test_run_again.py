@@ -81,8 +81,7 @@ def test_three_times_is_as_once(notebook: Kernel, with_ids: bool) -> None:
             )
         assert live_views(notebook, since) == 1
         n_processes.append(len(servants(notebook)))
-    # Two workers and the fork server.
-    assert n_processes == [3, 3, 3]
+    assert n_processes == [2, 2, 2]
 
 
 REUSED = {
@@ -108,7 +107,7 @@ def test_a_scheduler_that_is_kept_gets_nothing_twice(
         "[('Task-f-1', 10)]"
     )
     assert live_views(kernel) == 1
-    assert len(servants(kernel)) == 3
+    assert len(servants(kernel)) == 2
 
 
 def test_one_cell_alone_run_again_replaces_its_callbacks_in_place(notebook: Kernel) -> None:
