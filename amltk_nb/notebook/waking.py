@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["keep_waking"]
 
-WAKE_S = 0.25
+_WAKE_S = 0.25
 
 
 def keep_waking(run: Run) -> None:
@@ -20,4 +20,4 @@ def keep_waking(run: Run) -> None:
     happen. A cell that awaits long calls would then go on until the next of them ends.
     """
     if not run.done():
-        run.loop.call_later(WAKE_S, keep_waking, run)
+        run.loop.call_later(_WAKE_S, keep_waking, run)

@@ -29,7 +29,7 @@ __all__ = ["N_ROWS", "N_ROWS_STABLE", "STYLE", "render", "render_task"]
 
 N_ROWS = 50  # of a table; a saved notebook should stay small
 N_ROWS_STABLE = 20
-NAME_CHARS = 60  # of a worker's name or a log's source
+_NAME_CHARS = 60  # of a worker's name or a log's source
 
 _FIRST = (CallState.FAILED, CallState.RUNNING, CallState.QUEUED)
 _TIMED_COLUMNS = frozenset({"Time", "Time (UTC)", "Worker"})
@@ -222,7 +222,7 @@ def _call(
         "Time": ""
         if seconds is None
         else words.duration(seconds).replace(" ", "\N{NO-BREAK SPACE}"),
-        "Worker": words.visible(call.worker or "", NAME_CHARS),
+        "Worker": words.visible(call.worker or "", _NAME_CHARS),
         "Attempt": words.number(call.attempt) if call.attempt > 1 else "",
         "Error": words.said(call.error or "", stable=stable),
     }
@@ -250,8 +250,8 @@ def _workers(snapshot: Snapshot) -> str:
         return ""
     rows = [
         {
-            "Worker": words.visible(worker.name, NAME_CHARS),
-            "State": words.visible(worker.state, NAME_CHARS),
+            "Worker": words.visible(worker.name, _NAME_CHARS),
+            "State": words.visible(worker.state, _NAME_CHARS),
             "Process": "" if worker.pid is None else str(worker.pid),
             "Call": "" if worker.call is None else words.number(worker.call),
         }
@@ -334,8 +334,8 @@ def _message(record: LogRecord, *, stable: bool) -> dict[str, str]:
     text = words.said(record.text.rstrip("\n"), words.LOG_CHARS, stable=stable, lines=True)
     row = {
         "Time (UTC)": time,
-        "Source": words.said(record.source, NAME_CHARS, stable=stable),
-        "Level": "" if record.level == "print" else words.visible(record.level, NAME_CHARS),
+        "Source": words.said(record.source, _NAME_CHARS, stable=stable),
+        "Level": "" if record.level == "print" else words.visible(record.level, _NAME_CHARS),
         "Message": _el("pre", text),
     }
     return {key: row[key] for key in row if not (stable and key in _TIMED_COLUMNS)}

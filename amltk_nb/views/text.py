@@ -31,7 +31,7 @@ from amltk_nb.views import words
 __all__ = ["PLAIN_WIDTH", "line", "plain", "plain_task", "render", "render_task"]
 
 PLAIN_WIDTH = 80  # columns of `plain`
-N_QUEUE_ROWS = 6  # calls named in the box
+_N_QUEUE_ROWS = 6  # calls named in the box
 
 _STYLES = {
     "queued": "dim",
@@ -185,7 +185,7 @@ def _interesting(calls: Sequence[CallRecord]) -> list[CallRecord]:
         key=lambda call: (call.ended_at or 0.0, call.id),
         reverse=True,
     )
-    return running + queued + ended[: N_QUEUE_ROWS - len(running) - len(queued)]
+    return running + queued + ended[: _N_QUEUE_ROWS - len(running) - len(queued)]
 
 
 def _call(call: CallRecord) -> Text:
