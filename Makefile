@@ -4,6 +4,7 @@
 # make bench compares it with its peers and writes docs/performance.md.
 # The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-pythons,
 # test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
+# make screenshots renews the pictures in docs/_static, which are committed.
 
 PYTHON ?= python3
 ARGS ?=
@@ -99,6 +100,9 @@ test-pythons: $(VENV)/.dev
 
 test-browser: $(VENV)/.dev chromium
 	$(call stage,$(PY) -m tests.environments $(KERNELS) && $(call limit,900) $(PY) -m pytest tests/browser $(ARGS))
+
+screenshots: $(VENV)/.dev chromium
+	$(call stage,AMLTK_NB_SCREENSHOTS=docs/_static $(PY) -m pytest tests/browser/test_screenshots.py $(ARGS))
 
 docs: $(VENV)/.dev
 	$(call stage,AMLTK_NB_STATIC=1 $(call limit,300) $(PY) -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html)

@@ -46,11 +46,11 @@ myst_heading_anchors = 3
 _PICTURES = """
 ```{image} _static/dashboard-light.png
 :class: only-light
-:alt: The dashboard under a cell: progress, buttons, events and the queue of calls
+:alt: The dashboard mid-run, a failed call's row open: progress, buttons, calls, events, log
 ```
 ```{image} _static/dashboard-dark.png
 :class: only-dark
-:alt: The dashboard under a cell: progress, buttons, events and the queue of calls
+:alt: The dashboard mid-run, a failed call's row open: progress, buttons, calls, events, log
 ```
 """
 # The browser tests take the pictures; a checkout without them has a start page without.

@@ -30,7 +30,7 @@ from amltk_nb import Limiter, Scheduler
 MODELS = {"svm": SVC, "neighbours": KNeighborsClassifier, "forest": RandomForestClassifier}
 
 def evaluate(model, **options):
-    print("five folds of", model)
+    print("cross-validating", model)
     if options.get("n_neighbors", 0) > 20 or options.get("C", 0) > 50:
         with open("gate.in", "w") as bell:
             bell.write("0 held\\n")
@@ -39,7 +39,7 @@ def evaluate(model, **options):
     if options.get("max_depth") == 0:
         raise ValueError("max_depth must be at least 1, or None for no limit; it is 0")
     X, y = load_digits(return_X_y=True)
-    scores = cross_val_score(MODELS[model](**options), X, y, cv=5, error_score="raise")
+    scores = cross_val_score(MODELS[model](**options), X, y, cv=3, error_score="raise")
     return {"model": model, "score": round(scores.mean(), 3)}
 """
 
@@ -55,10 +55,11 @@ def keep_best(future, result):
         print(f"best so far: {result['score']} by {result['model']}")
 
 trials = [("svm", {"C": C, "gamma": 0.001}) for C in (0.1, 1, 10)]
-trials += [("forest", {"max_depth": depth}) for depth in (2, 4, 8, 0)]
+trials += [("forest", {"max_depth": depth}) for depth in (2, 4, 8)]
 trials += [("neighbours", {"n_neighbors": n}) for n in (1, 5, 9)]
+trials += [("forest", {"max_depth": 0})]
 trials += [("neighbours", {"n_neighbors": 25}), ("svm", {"C": 100, "gamma": 0.001})]
-trials += [("svm", {"C": C, "gamma": 0.01}) for C in (0.1, 1, 10)]
+trials += [("svm", {"C": C, "gamma": 0.01}) for C in (1, 10)]
 run = scheduler.start()
 futures = [search.submit(model, **options) for model, options in trials]
 """
@@ -66,7 +67,7 @@ futures = [search.submit(model, **options) for model, options in trials]
 
 @pytest.fixture
 def demo(own_lab: Lab, new_page: Callable[..., LabPage]) -> Iterator[Board]:
-    """The search, mid-run: two calls run, three wait, one has failed and is open."""
+    """The search, mid-run: two calls run, two wait, one has failed and is open."""
     gate = Gate(own_lab.root / "gate")
     page = new_page(own_lab, width=1240, height=1500)
     page.open(own_lab.add("demo.ipynb", WORK.strip(), START.strip()))
@@ -75,14 +76,14 @@ def demo(own_lab: Lab, new_page: Callable[..., LabPage]) -> Iterator[Board]:
     page.run_cell(1)
     board = Board.over(page)
     gate.arrived(2, timeout_s=90)
-    board.wait_counts(queued=3, running=2, done=9, failed=1)
+    board.wait_counts(queued=2, running=2, done=9, failed=1)
     yield board
     gate.close()
 
 
 def test_pictures_of_both_themes(demo: Board, tmp_path: Path) -> None:
     folder = Path(os.environ.get(KEEP_IN) or tmp_path)
-    demo.open_row(7)
+    demo.open_row(10)
     demo.page.cell(1).locator(".jp-InputArea-editor").scroll_into_view_if_needed()
     taken = [picture(demo, folder, dark=dark) for dark in (False, True)]
     light, dark = (path.read_bytes() for path in taken)
