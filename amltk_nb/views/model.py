@@ -63,8 +63,8 @@ COLLECTIONS = (
 )
 
 # How many calls of each kind travel. At 1 000 calls a second all of them are new every second,
-# and 250 rows of some 190 bytes are what fits into 50 kB; the page asks for more when it scrolls.
-N_RUNNING, N_QUEUED, N_ENDED = 100, 50, 100
+# and 190 rows of some 230 bytes are what fits into 50 kB; the page asks for more when it scrolls.
+N_RUNNING, N_QUEUED, N_ENDED = 100, 30, 60
 N_LOG = 300
 
 _SHORT, _LINE, _TEXT = 120, 400, 4_000  # characters
