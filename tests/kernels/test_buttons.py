@@ -290,7 +290,10 @@ def test_pause_holds_the_workers_while_a_cell_blocks(
     assert notebook.wait_done(cell).stdout == "on\nseen\n"
     waiting = "[str(scheduler.find_call(n).state) for n in (3, 4)]"
     assert notebook.run(waiting).result == "['queued', 'queued']"
+    # Calls count as running until the loop hears of their end.
+    cell = blocking_until(notebook, f"{waiting} == ['running', 'running']")
     assert page.press("resume") is None
+    assert notebook.wait_done(cell).stdout == "on\nseen\n"
     assert notebook.run("await scheduler.gather(futures)").result == "[0, 1, 2, 3]"
 
 
@@ -339,14 +342,30 @@ def test_work_for_the_loop_waits_for_a_blocking_cell(
 def test_without_subshells_a_blocking_cell_holds_back_every_button(
     notebook: Kernel, gate: Gate
 ) -> None:
-    notebook.run(START)
+    notebook.run(FAILING)
     page = Page(notebook)
-    cell = notebook.execute(f"through({gate})\nstr(scheduler.state)")
+    cell = notebook.execute(f"through({gate})\nstr(scheduler.state), counts(scheduler)")
     gate.arrived(1)
-    stop = page.click("stop")
+    clicks = [
+        page.click("pause"),
+        page.click("detail", call=1),
+        page.click("resubmit", call=1),
+        page.click("resubmit_failed"),
+        page.click("cancel", call=5),
+        page.click("resume"),
+        page.click("stop_now"),
+        page.click("stop"),
+    ]
+    assert not any(page.answered(number) for number in clicks)
     gate.open()
-    assert notebook.wait_done(cell).result == "'running'"
-    assert page.reply(stop)["ok"] is True
+    assert notebook.wait_done(cell).result == "('running', {'failed': 3})"
+    replies = [page.reply(number) for number in clicks]
+    assert [reply["ok"] for reply in replies] == [True] * 8
+    assert [replies[n]["value"] for n in (2, 3, 4)] == [
+        {"call": 4},
+        {"n": 2},
+        {"cancelled": True},
+    ]
     assert notebook.run("await run").result == "ExitState(stopped)"
 
 
