@@ -51,3 +51,18 @@ def test_a_cell_is_interrupted(lab: Lab, page: LabPage) -> None:
     page.wait_text(0, "on")
     page.interrupt_kernel()
     page.wait_text(0, "KeyboardInterrupt")
+
+
+def test_errors_and_requests_to_elsewhere_are_noted(lab: Lab, page: LabPage) -> None:
+    page.open(lab.add("empty.ipynb", "1"))
+    page.page.route("http://elsewhere.invalid/**", lambda route: route.fulfill(status=204))
+    page.page.evaluate("fetch('http://elsewhere.invalid/a', { mode: 'no-cors' })")
+    page.page.evaluate("console.error('said')")
+    with page.page.expect_event("pageerror"):
+        page.page.evaluate("setTimeout(() => { throw new Error('thrown'); })")
+    assert page.complaints == [
+        "request to http://elsewhere.invalid/a",
+        "console: said",
+        "uncaught: thrown",
+    ]
+    page.complaints.clear()
