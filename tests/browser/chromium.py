@@ -48,7 +48,8 @@ def _install() -> None:
     if is_root_on_debian():
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
-        wanted = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
+        wanted = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"]
+        wanted += ["chromium", "fonts-liberation"]  # without any font, text has no size
         subprocess.run(wanted, check=True, env=environment)
     else:
         subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=True)
