@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 import nbformat
 import psutil
 from playwright.sync_api import ConsoleMessage, Locator, Page
+from playwright.sync_api import TimeoutError as PageTimeoutError
 
 __all__ = ["Lab", "LabPage"]
 
@@ -242,7 +243,16 @@ class LabPage:
     def open(self, notebook: str) -> LabPage:
         """Open a notebook and wait until its kernel is idle."""
         self.page.goto(self.lab.url(notebook))
-        self._wait_ready()
+        try:
+            self._wait_ready(20)
+        except PageTimeoutError:
+            # A kernel takes ports that were free when the server chose them. If somebody was
+            # quicker it hangs, and the server waits for it.
+            if "Address already in use" in self.lab.log():
+                self.lab.end_kernels()
+                self.page.goto(self.lab.url(notebook))
+                self.complaints.clear()
+            self._wait_ready(60)
         return self
 
     def reload(self) -> LabPage:
@@ -347,11 +357,11 @@ class LabPage:
         if parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1":
             self.complaints.append(f"request to {url}")
 
-    def _wait_ready(self) -> None:
-        self.page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
-        self._wait_idle()
+    def _wait_ready(self, timeout_s: float = 60) -> None:
+        self.page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=timeout_s * 1000)
+        self._wait_idle(timeout_s)
 
-    def _wait_idle(self) -> None:
+    def _wait_idle(self, timeout_s: float = 60) -> None:
         # Lab shows a kernel as idle before its session can run anything, and drops what comes
         # too early without a word; so its own idea of readiness is asked.
         condition = f"""() => {{
@@ -360,7 +370,7 @@ class LabPage:
             return session?.isReady && kernel?.connectionStatus === "connected"
                 && kernel.status === "idle";
         }}"""
-        self.page.wait_for_function(condition, timeout=60_000)
+        self.page.wait_for_function(condition, timeout=timeout_s * 1000)
 
 
 def _free_port() -> int:
