@@ -218,10 +218,18 @@ def error_parts(error: BaseException, *, skip_frames: int) -> ErrorParts:
         frames = frames.tb_next if frames is not None else None
     text = "".join(traceback.format_exception(type(error), error, frames))
     try:
-        packed = cloudpickle.dumps(error, 5)
+        packed = cloudpickle.dumps(_taken_apart(error), 5)
     except Exception:  # its own __reduce__ or an argument of it: the stand-in says the rest
         packed = None
     return packed, type_name(error), _message(error), text
+
+
+def _taken_apart(error: BaseException) -> Any:
+    """Return type, arguments and attributes, unless the exception's type knows a better way."""
+    made = error.__reduce_ex__(5)
+    if isinstance(made, tuple) and made[0] is type(error) and len(made) <= 3:
+        return (*made, None) if len(made) == 2 else made
+    return error
 
 
 def _message(error: BaseException) -> str:
@@ -247,6 +255,20 @@ def rebuilt_error(parts: ErrorParts) -> BaseException:
 def _loaded_error(packed: bytes | None) -> BaseException | None:
     try:
         error = pickle.loads(packed) if packed is not None else None
-    except Exception:  # constructors often do not take what their exception holds in args
+        if isinstance(error, tuple):
+            error = _put_together(*error)
+    except Exception:  # whatever its own code may raise
         return None
     return error if isinstance(error, BaseException) else None
+
+
+def _put_together(
+    kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any] | None
+) -> BaseException:
+    try:
+        error = kind(*args)
+    except TypeError:  # its constructor does not take what its args hold; its type counts more
+        error = kind.__new__(kind, *args)
+    if state:
+        error.__setstate__(state)
+    return error
