@@ -205,24 +205,33 @@ def _record(call: Call) -> CallRecord:
     """Record a call; what has ended is recorded once."""
     if call.record is not None:
         return call.record
+    ended_at = call.ended_at  # read first, because it is written last: what follows is complete
     record = CallRecord(
         id=call.id,
         task=call.task.ref if call.task is not None else None,
         function=call.describe(),
         args=_args_text(call),
-        state=call.state,
+        state=_seen_state(call, ended_at),
         submitted_at=call.submitted_at,
         started_at=call.started_at,
-        ended_at=call.ended_at,
+        ended_at=ended_at,
         seconds=call.seconds,
         worker=call.worker,
         attempt=call.attempt,
         error=error_line(call.error) if call.error is not None else None,
         resubmitted_from=call.resubmitted_from,
     )
-    if call.ended_at is not None:
+    if ended_at is not None:
         call.record = record
     return record
+
+
+def _seen_state(call: Call, ended_at: float | None) -> CallState:
+    """Say its state; one whose end is being written on another thread has not ended yet."""
+    state = call.state
+    if ended_at is None and state in (CallState.DONE, CallState.FAILED):
+        return CallState.QUEUED if call.started_at is None else CallState.RUNNING
+    return state
 
 
 def _args_text(call: Call) -> str:
