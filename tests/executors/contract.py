@@ -89,13 +89,13 @@ class Gate:
         self._is_open.set()
 
 
-def own_threads() -> set[str]:
+def own_threads() -> set[threading.Thread]:
     """The threads of ours that live; what ends beside the loop is joined first."""
     ours = [thread for thread in threading.enumerate() if thread.name.startswith("amltk")]
     for thread in ours:
         if "aside" in thread.name:
             thread.join(LONG_S)
-    return {thread.name for thread in ours if thread.is_alive()}
+    return {thread for thread in ours if thread.is_alive()}
 
 
 def child_pids() -> set[int]:
@@ -309,7 +309,7 @@ class Contract:
                 assert scheduler.run() == ExitCode.EXHAUSTED
             if n == 0:
                 children = child_pids()  # helpers of multiprocessing live on, and are shared
-        assert own_threads() == threads
+        assert own_threads() <= threads  # an earlier test's abandoned call may have ended since
         assert child_pids() <= children
 
 
