@@ -183,11 +183,6 @@ class Run:
         ending = self._ending
         return None if ending is None else ending.message
 
-    @property
-    def stopped_by_error(self) -> BaseException | None:
-        """The error that ended it."""
-        return self._ending.exception if self._ending else None
-
     def ask_end(
         self,
         code: ExitCode,

@@ -132,7 +132,7 @@ class Submitting(SchedulerCore):
         return [future for future in again if future is not None]
 
     def failed_calls(self) -> list[Call]:
-        """List the remembered calls that failed and were not resubmitted, oldest first."""
+        """List the remembered failures that were not resubmitted, in the order they failed."""
         tried_again = {c.resubmitted_from for c in self.known_calls()}
         return [call for call in self.history.failed() if call.id not in tried_again]
 

@@ -171,8 +171,7 @@ def _resubmit(scheduler: Scheduler, args: Args) -> dict[str, Any]:
 
 
 def _resubmit_failed(scheduler: Scheduler, args: Args) -> dict[str, Any]:
-    futures = [scheduler.resubmit(call) for call in scheduler.failed_calls()]
-    return {"n": sum(future is not None for future in futures)}
+    return {"n": len(scheduler.resubmit_failed())}
 
 
 def _rows(scheduler: Scheduler, args: Args) -> dict[str, Any]:

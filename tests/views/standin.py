@@ -130,6 +130,10 @@ class StandInScheduler:
     def failed_calls(self) -> list[Call]:
         return [call for call in self.known.values() if call.state == CallState.FAILED]
 
+    def resubmit_failed(self) -> list[Any]:
+        again = [self.resubmit(call) for call in self.failed_calls()]
+        return [future for future in again if future is not None]
+
     def calls(
         self, state: CallState | None = None, before: int | None = None, limit: int = 200
     ) -> list[CallRecord]:
