@@ -165,7 +165,9 @@ backend = ProcessBackend(2, mp_context=METHOD)
 driver = Driver(backend)
 backend.open(driver)
 pids = {driver.run(f.pid) for _ in range(4)}
-def work(): # never lets go of the processor for long
+def work(): # never lets go of the processor for long, nor willingly of the interpreter's lock
+    import sys
+    sys.setswitchinterval(0.5)
     while True: pass
 def family():
     import subprocess
