@@ -20,9 +20,10 @@ from amltk_nb.scheduling.states import CallState
 __all__ = ["Dispatcher"]
 
 # One message to a worker costs some 40 µs; 20 ms of work per message makes that invisible and
-# still lets progress be seen and calls be cancelled at a human pace.
+# still lets progress be seen and calls be cancelled at a human pace. Taking in the results of a
+# full batch is the longest that the loop is held in one go: some 2 ms.
 _BATCH_WORK_S = 0.020
-_BATCH_MAX = 1_000
+_BATCH_MAX = 250
 # A call that once was slow is expected to be slow again; the estimate halves in ~7 quick calls.
 _FORGETTING = 0.9
 

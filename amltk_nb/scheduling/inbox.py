@@ -4,8 +4,8 @@
 
 The first item since the last drain wakes the loop once; the rest ride along. A drain works for a
 few milliseconds and then gives the loop back, really pausing where others live on the loop too:
-with `sleep(0)` between slices, other cells of a flat-out kernel wait 360 ms, with a true pause
-of a few milliseconds some 15 ms.
+with `sleep(0)` between slices, other cells of a flat-out kernel wait 360 ms, with slices and
+pauses of 5 ms some 16 ms, of 2.5 ms some 12 ms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Inbox"]
 
 T = TypeVar("T")
 
-_SLICE_S = 0.005
+_SLICE_S = 0.0025
 _ITEMS_PER_CLOCK_READ = 16
 
 
@@ -80,6 +80,18 @@ class Inbox(Generic[T]):
                 self._loop.call_soon_threadsafe(self._drain)
         except RuntimeError:  # the loop was closed under us: nobody is left to tell
             self._closed = True
+
+    def during(self, fn: Callable[[], None]) -> None:
+        """Call what puts items, then handle them without another turn of the loop.
+
+        For callbacks of the loop itself: nothing of the user's may be under way.
+        """
+        if self._awake or self._closed:  # a drain is to come, after its pause
+            fn()
+            return
+        self._awake = True
+        fn()
+        self._drain()
 
     def flush(self) -> None:
         """Handle all there is, now; on the loop's thread."""

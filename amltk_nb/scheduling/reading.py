@@ -112,7 +112,7 @@ def _shown(scheduler: SchedulerCore, most: int) -> Iterator[Call]:
     """Running ones, then the next in the queue, then failures, then those that ended last."""
     history, run = scheduler.history, scheduler.last_run
     chosen: dict[int, Call] = {}
-    _take(chosen, (c for c in _active(run) if c.state is CallState.RUNNING), most)
+    _take(chosen, _running(run), most)
     _take(chosen, run.traffic.dispatch.upcoming(most // 2) if run else (), most)
     _take(chosen, history.failed()[-_FAILURES_SHOWN:][::-1], most)
     _take(chosen, history.latest(), most)
@@ -130,15 +130,31 @@ def _active(run: Run | None) -> list[Call]:
     return list(run.traffic.active.values()) if run else []
 
 
+def _running(run: Run | None) -> list[Call]:
+    """Find the running calls; they are among the first, so this rarely looks at all."""
+    n_running = run.traffic.dispatch.n_running if run is not None else 0
+    return list(islice((c for c in _active(run) if c.state is CallState.RUNNING), n_running))
+
+
 def _counts(scheduler: SchedulerCore) -> dict[CallState, int]:
     run, ended = scheduler.last_run, scheduler.history.counts
     live: Counter[CallState] = Counter()
     if run is not None and run.traffic.active:
-        live[CallState.QUEUED] = run.traffic.dispatch.n_queued
-        live[CallState.RUNNING] = run.traffic.dispatch.n_running
-        if live.total() != len(run.traffic.active):  # some were cancelled and not announced yet
-            live = Counter(call.state for call in _active(run))
+        n_running = run.traffic.dispatch.n_running
+        live = _live(run, len(run.traffic.active), n_running) or _states(_active(run))
     return {state: live[state] + ended[state] for state in CallState}
+
+
+def _live(run: Run, n_live: int, n_running: int) -> Counter[CallState] | None:
+    """Count without a look at each call; None: some were cancelled and not announced yet."""
+    dispatch = run.traffic.dispatch
+    if dispatch.n_queued + dispatch.n_running != len(run.traffic.active):
+        return None
+    return Counter({CallState.QUEUED: n_live - n_running, CallState.RUNNING: n_running})
+
+
+def _states(calls: Iterable[Call]) -> Counter[CallState]:
+    return Counter(call.state for call in calls)
 
 
 def _run_record(scheduler: SchedulerCore) -> RunRecord:
@@ -182,7 +198,10 @@ def _events(emitter: Emitter) -> tuple[EventRecord, ...]:
 
 def task_record(task: Task[..., Any]) -> TaskRecord:
     """Record how a task stands."""
-    live = Counter(call.state for call in task.live_calls())
+    run, live = task.scheduler.last_run, Counter[CallState]()
+    if run is not None and task.n_running:
+        n_running = sum(call.task is task for call in _running(run))
+        live = _live(run, task.n_running, n_running) or _states(task.live_calls())
     return TaskRecord(
         ref=task.ref,
         function=task.name,

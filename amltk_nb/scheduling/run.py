@@ -241,6 +241,7 @@ class Run:
         if not ending.wait:
             await asyncio.sleep(0)  # a coroutine cancelled before its first step makes a warning
             self._give_up()
+        self.traffic.unwatch()
         await in_thread(lambda: self.scheduler.backend.close(end_running=not ending.wait))
         await self._nothing_in_flight(lambda: False)
         self._announce_finished()
@@ -306,6 +307,7 @@ class Run:
             self._announce_end(self._ending)
             self._finishing = True
         self._give_up()
+        self.traffic.unwatch()
         self.scheduler.backend.close(end_running=True)
         self.traffic.settle_all()
         self._announce_finished()

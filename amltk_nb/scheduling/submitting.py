@@ -91,14 +91,10 @@ class Submitting(SchedulerCore):
             call.resubmitted_from, call.attempt = origin.id, origin.attempt + 1
         future: Future[Any] = Future(loop=run.loop)
         call.future, future.call = future, call
-        if task is not None:
-            task.began(call)
         try:
             run.traffic.accept(call)
         except BaseException:
             release_all(plugins, None)
-            if task is not None:
-                task.withdrawn(call)
             raise
         return future
 

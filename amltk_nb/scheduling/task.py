@@ -85,7 +85,6 @@ class Task(Emitter, Generic[P, R]):
         # Only a notebook's own functions change; the host need not be asked about others.
         self._late = late and getattr(function, "__module__", None) == "__main__"
         self._signature: tuple[Any, str] | None = None
-        self._calls: dict[int, Call] = {}  # accepted and not ended
         self.n_called = 0  # accepted calls, over all runs
         self.counts: Counter[CallState] = Counter()  # of ended calls, over all runs
         for spec in TASK_EVENTS:
@@ -156,11 +155,11 @@ class Task(Emitter, Generic[P, R]):
 
     def cancel(self) -> int:
         """Cancel its calls that are still queued; returns how many."""
-        return sum(self.scheduler.cancel_queued(call) for call in list(self._calls.values()))
+        return sum(self.scheduler.cancel_queued(call) for call in self.live_calls())
 
     def futures(self) -> list[Future[R]]:
         """List the futures of calls that have not ended."""
-        return [call.future for call in list(self._calls.values()) if call.future is not None]
+        return [call.future for call in self.live_calls() if call.future is not None]
 
     @property
     def queue(self) -> list[Future[R]]:
@@ -170,11 +169,11 @@ class Task(Emitter, Generic[P, R]):
     @property
     def n_running(self) -> int:
         """How many of its calls are queued or running."""
-        return len(self._calls)
+        return self.n_called - self.counts.total()
 
     def running(self) -> bool:
         """Say whether any of its calls has not ended."""
-        return bool(self._calls)
+        return self.n_running > 0
 
     def attach_plugin(self, plugin: Plugin) -> None:
         """Hang a plugin on this task, behind those that are there.
@@ -193,24 +192,11 @@ class Task(Emitter, Generic[P, R]):
         """Emit an event on the loop's thread, whatever thread this is: for plugins."""
         self.scheduler.on_loop(lambda: self.emit(event, *args, **kwargs))
 
-    def began(self, call: Call) -> None:
-        """Count a call in; the scheduler's part."""
-        self.n_called += 1
-        self._calls[call.id] = call
-
-    def ended(self, call: Call) -> None:
-        """Count a call out; the scheduler's part."""
-        self._calls.pop(call.id, None)
-        self.counts[call.state] += 1
-
-    def withdrawn(self, call: Call) -> None:
-        """Forget a call that was never accepted."""
-        self.n_called -= 1
-        self._calls.pop(call.id, None)
-
     def live_calls(self) -> list[Call]:
         """List its calls that have not ended."""
-        return list(self._calls.values())
+        run = self.scheduler.last_run
+        active = list(run.traffic.active.values()) if run is not None else []
+        return [call for call in active if call.task is self]
 
     def tell_returned(self, future: Future[R], result: R) -> None:
         """Emit the events of a call that returned; the scheduler's part, as the next two."""

@@ -49,6 +49,7 @@ class Traffic:
         )
         self.n_accepted = 0
         self._cancels_asked: set[int] = set()
+        self._watched_fds: list[int] = []
         self._backend = scheduler.backend
         self._canceller = self.cancel  # one for all calls: each bound method is one more object
 
@@ -72,6 +73,8 @@ class Traffic:
                 raise SchedulerNotRunningError(self._scheduler.not_running_message())
             self.active[call.id] = call
             self.n_accepted += 1
+            if call.task is not None:
+                call.task.n_called += 1
             if not on_loop:  # before anything that a worker may say of it
                 self.inbox.put(lambda: self._announce(call))
             if error is None:
@@ -178,6 +181,20 @@ class Traffic:
         else:
             self._run.loop.call_soon_threadsafe(fn)
 
+    def watch(self, fd: int, on_readable: Callable[[], None]) -> bool:
+        """Have the loop call something while a descriptor has something to read."""
+        try:
+            self._run.loop.add_reader(fd, self.inbox.during, on_readable)
+        except NotImplementedError:
+            return False
+        self._watched_fds.append(fd)
+        return True
+
+    def unwatch(self) -> None:
+        """Watch nothing any more; on the loop's thread."""
+        while self._watched_fds:
+            self._run.loop.remove_reader(self._watched_fds.pop())
+
     def on_loop(self, fn: Callable[[], None]) -> None:
         """Run something on the loop's thread: now if this is it, else soon."""
         if self.inbox.on_loop():
@@ -227,7 +244,7 @@ class Traffic:
         if call.plugins:
             self._release(call)
         if call.task is not None:
-            call.task.ended(call)
+            call.task.counts[call.state] += 1
         call.payload = None
         call.altered = call.canceller = None
         self._scheduler.history.add(call)

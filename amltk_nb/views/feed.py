@@ -7,6 +7,7 @@ comes in bulk (rows, log lines) is held back a little when it would fill the lin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,8 @@ PATCH_GAP_S = 0.2  # five patches a second at most
 QUIET_GAP_S = 1.0  # and one a second …
 QUIET_AFTER_S = 60.0  # … after a minute of nothing new
 BEAT_S = 1.0  # a live run says so at least this often, else "busy" and "idle" look alike
-BULK_BYTES_PER_S = 50_000  # rows of calls and log lines are held back above this …
+BULK_BYTES_PER_S = 40_000  # rows of calls and log lines are held back above this …
 BULK_HELD_S = 1.0  # … but never longer than this
-_ROW_BYTES = 200
 
 _LIVE = {RunState.RUNNING, RunState.PAUSED, RunState.STOPPING}
 
@@ -161,8 +161,6 @@ class Feed:
 
 
 def _held_s(patch: Patch) -> float:
-    """Return for how long a patch's rows have used up what may be sent."""
-    n_rows = len(patch.get("calls", {}).get("upsert", ()))
-    lines = patch.get("log", {}).get("upsert", {}).values()
-    n_bytes = _ROW_BYTES * n_rows + sum(_ROW_BYTES + len(line["text"]) for line in lines)
-    return min(BULK_HELD_S, float(n_bytes) / BULK_BYTES_PER_S)
+    """Return for how long a patch's rows and lines have used up what may be sent."""
+    bulk = [patch[name] for name in ("calls", "log") if name in patch]
+    return min(BULK_HELD_S, len(json.dumps(bulk)) / BULK_BYTES_PER_S)

@@ -142,6 +142,9 @@ class Driver:
     def call_soon(self, fn: Callable[[], None]) -> None:
         fn()
 
+    def watch(self, fd: int, on_readable: Callable[[], None]) -> bool:
+        return False
+
     def _pump(self) -> None:
         while self._waiting and self.backend.slots() > 0:
             calls, self._waiting = self._waiting[: self.batch], self._waiting[self.batch :]

@@ -121,11 +121,11 @@ def test_a_batch_ends_before_a_call_that_is_long():
     assert desk.started == [[1, 2]]
 
 
-def test_a_batch_never_holds_more_than_a_thousand():
+def test_a_batch_never_holds_more_than_two_hundred_and_fifty():
     desk = Desk(1)
     desk.measure(0.0)
-    desk.pour(*range(1, 3_002))
-    assert [len(batch) for batch in desk.started] == [1_000]
+    desk.pour(*range(1, 1_002))
+    assert [len(batch) for batch in desk.started] == [250]
 
 
 def test_one_slow_call_is_forgotten_slowly():

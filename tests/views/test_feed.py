@@ -141,7 +141,7 @@ def test_a_flood_of_rows_is_held_back_but_never_for_longer_than_a_second(page: P
     kinds = page.run_for(10, flood)
     assert kinds == ["patch"] * 50
     with_rows = [m for m in page.messages if m["kind"] == "patch" and "calls" in m["patch"]]
-    assert len(with_rows) == 25  # 100 rows are some 20 kB: each holds the next back for 0.4 s
+    assert len(with_rows) == 26  # 100 rows are some 16 kB: each holds the next back for 0.4 s
     page.run_for(2)
     assert page.model() == to_model(page.scheduler.shown)
 

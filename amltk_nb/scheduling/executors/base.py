@@ -46,6 +46,15 @@ class Listener(Protocol):
     def call_soon(self, fn: Callable[[], None]) -> None:
         """Run `fn` on the loop's thread, soon."""
 
+    def watch(self, fd: int, on_readable: Callable[[], None]) -> bool:
+        """Have the loop call something while a descriptor has something to read.
+
+        Called from within `Backend.open`, on the loop's thread; ends before `Backend.close`.
+
+        Returns:
+            Whether it will. False: this loop cannot, or there is none.
+        """
+
 
 class Backend(ABC):
     """Runs calls somewhere.

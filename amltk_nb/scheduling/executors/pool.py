@@ -105,6 +105,7 @@ class Pool:
             if worker is None:
                 return
             self._write(worker, worker.take(calls))
+        self._reader.expect_results()
 
     def end(self, call: Call) -> bool:
         """End one call of a batch: skip it if it has not begun, else kill its worker."""
@@ -139,6 +140,7 @@ class Pool:
 
     def close(self, *, end_running: bool) -> None:
         """End all workers and give everything back; see `Backend.close`."""
+        self._reader.take_charge()
         with self._lock:
             self._is_closing = True
             self._is_ending = self._is_ending or end_running

@@ -21,13 +21,17 @@ class ReloadWatch:
     def __init__(self) -> None:
         """Remember nothing yet."""
         self._seen: dict[tuple[str, str], CodeType] = {}
+        self._latest: CodeType | None = None
 
     def reloaded(self, fn: Callable[..., Any]) -> bool:
         """Say whether a function of a module is newer than the one seen under its name."""
         code = getattr(fn, "__code__", None)
+        if code is self._latest:  # as for every call of a loop
+            return False
         module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", "<")
         if code is None or module in (None, "__main__") or "<" in name:
             return False  # no Python function, or one that travels by value
+        self._latest = code
         before = self._seen.setdefault((module, name), code)
         if before is code:
             return False
