@@ -65,12 +65,7 @@ class Dispatcher:
     def give_back(self, calls: Sequence[Call]) -> None:
         """Put calls that never began back at the front, in their order."""
         with self.lock:
-            for call in calls:
-                call.move(CallState.QUEUED)
-                call.worker = call.started_at = None
-            self._ready.extendleft(reversed(calls))
-            self.n_queued += len(calls)
-            self._n_handed_over -= len(calls)
+            self._requeue(calls)
             self.pump()
 
     def take_back(self, call: Call) -> bool:
@@ -113,6 +108,22 @@ class Dispatcher:
         with self.lock:
             self._is_full = False
             self._hand_over()
+            if self._batching and not self.n_queued and not self.paused:
+                self._even_out()
+
+    def _even_out(self) -> None:
+        """Let idle workers have what waits behind a call that takes longer than expected."""
+        if self._backend.slots() > 0 and (waiting := self._backend.reclaim()):
+            self._requeue(waiting)
+            self._hand_over()
+
+    def _requeue(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            call.move(CallState.QUEUED)
+            call.worker = call.started_at = None
+        self._ready.extendleft(reversed(calls))
+        self.n_queued += len(calls)
+        self._n_handed_over -= len(calls)
 
     def _hand_over(self) -> None:
         while self.n_queued and not self.paused:

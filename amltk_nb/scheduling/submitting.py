@@ -10,7 +10,7 @@ from amltk_nb import host
 from amltk_nb.errors import CannotEndError
 from amltk_nb.scheduling.call import Call, Future
 from amltk_nb.scheduling.core import SchedulerCore
-from amltk_nb.scheduling.plugins.base import Plugin, admit, release_all
+from amltk_nb.scheduling.plugins.base import Plugin, admit, release_all, tell_accepted
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.scheduling.task import Task
 from amltk_nb.scheduling.waiting import AsCompleted, gathered, waited
@@ -92,6 +92,7 @@ class Submitting(SchedulerCore):
         future: Future[Any] = Future(loop=run.loop)
         call.future, future.call = future, call
         try:
+            tell_accepted(plugins, call)
             run.traffic.accept(call)
         except BaseException:
             release_all(plugins, None)

@@ -11,7 +11,7 @@ from amltk_nb.errors import PluginError, SchedulerNotRunningError
 from amltk_nb.events import TASK_EVENTS, Emitter, Event, Subscriber, signature_text
 from amltk_nb.scheduling import reading
 from amltk_nb.scheduling.call import Call, Future
-from amltk_nb.scheduling.plugins.base import Plugin, as_plugins
+from amltk_nb.scheduling.plugins.base import Plugin, as_plugins, claim
 from amltk_nb.scheduling.states import CallState
 
 if TYPE_CHECKING:
@@ -179,11 +179,13 @@ class Task(Emitter, Generic[P, R]):
         """Hang a plugin on this task, behind those that are there.
 
         Raises:
-            PluginError: it is there already, or refuses this task; nothing is attached then.
+            PluginError: it is there already, is another scheduler's, or refuses this task;
+                nothing is attached then.
         """
         (plugin,) = as_plugins((plugin,))
         if any(plugin is other for other in self.plugins):
             raise PluginError(f"this {plugin.name!r} plugin is attached to {self.ref} already.")
+        claim(plugin, self.scheduler)
         plugin.attach_task(self)
         self.add_event(*plugin.events())
         self.plugins.append(plugin)

@@ -30,7 +30,7 @@ def main() -> None:
         found.append(finding)
     if not words:
         points = scaling.measured()
-        scaling.draw(*points, PAGE.parent / "_static" / "scaling.svg")
+        scaling.draw(points, PAGE.parent / "_static" / "scaling.svg")
         PAGE.write_text(page(found, points, n_rounds=options.rounds))
 
 

@@ -206,6 +206,7 @@ PROBES: dict[str, Callable[[str, int], float | Numbers]] = {
     "kernel": kernel_probes,
     "page": lambda who, n: page_probes(who, n, None),
     "page at 1 000": lambda who, n: page_probes(who, n, 1_000),
+    "page at 20 000": lambda who, n: page_probes(who, n, 20_000),
 }
 
 

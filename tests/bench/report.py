@@ -9,6 +9,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from tests.bench.harness import Finding
+from tests.bench.scaling import DURATIONS_S, Scaling
 from tests.environments import ENVIRONMENTS
 
 __all__ = ["line", "page"]
@@ -32,25 +33,18 @@ takes.
 _LIMITS = """\
 ## What limits it
 
-Instructions per call do not depend on who else uses the machine (`perf stat -e instructions:u`, all
-processes, the difference of two lengths of run; counted by hand, not by `make bench`):
+A burst is bound by Python itself, on one thread. On a quiet machine the 16 µs of a call are 8 for
+taking it in and 7 for its end. Its parts alone, each repeated on warm caches: making the record
+0.7 µs, pickling what it sends 0.7, its future with a result 0.35, eight events 1.0, writing down
+how it ended 0.7, remembering it 0.65, locks and clocks 0.4. Their sum is 5 µs; the rest is that
+50 000 calls of some 630 bytes each do not fit into any cache, and the garbage collector looks at
+them (a tenth of all instructions). joblib sends a list and gets a list back, some 3.5 µs a call:
+half of its speed is out of reach as long as every call has a future, a record and eight events.
+A call that waits for neither costs the same here; that is the price of being able to cancel it,
+to see it and to be told.
 
-| | ours | predecessor | pool | joblib |
-|---|---|---|---|---|
-| burst | 112 000 | 725 000 | 405 000 | 21 000 |
-| chain | 217 000 | 716 000 | 476 000 | |
-
-A burst is bound by Python itself. Counted instructions per call, workers included, went from
-149 000 to 112 500; what is left is flat: a third is the interpreter's loop, a tenth the garbage
-collector, nothing else above 3 %. Half of the time goes into accepting calls, a third into their
-events, a sixth into the thread that reads results. All three take turns on one interpreter lock,
-so the time per call is their sum. joblib makes none of these objects: it sends a list and gets a
-list back, so half of its speed is out of reach while every call has a future and eight events.
-
-The chain is bound by changes between threads: a result wakes the reader, the reader the loop, and
-the loop's answer a worker, some three switches per call. A quarter of the time is the kernel's.
-Both suffer more than a pool when other programs use the same CPUs, as the load average above tells:
-a thread that was put aside while it holds the interpreter lock keeps the other one waiting too.
+The chain is bound by the same thread: 50 µs for two system calls of the loop, one read, one write,
+the pickling of both and the events of a call. A pool takes 190 µs for it, in three threads.
 """
 
 _SCALING = """\
@@ -61,7 +55,10 @@ _SCALING = """\
 ```
 
 Time per call in a flow with 2 000 calls under way: {calls}.
-Calls of 10 ms that use no CPU, share of the ideal: {workers} workers.
+Calls of 10 ms that use no CPU, share of the ideal, measured: {workers} workers.
+
+More workers than this machine can hold are a model: the loop's thread spends {cost} on a call that
+travels alone, so it keeps {busy}.
 """
 
 
@@ -74,9 +71,7 @@ def line(finding: Finding) -> str:
     )
 
 
-def page(
-    found: Sequence[Finding], scaling: tuple[dict[int, float], dict[int, float]], *, n_rounds: int
-) -> str:
+def page(found: Sequence[Finding], scaling: Scaling, *, n_rounds: int) -> str:
     """Make the page of the documentation."""
     rows = [
         f"| {f.comparison.what} | {f.comparison.bound} | {_value(f, f.median)} | {_spread(f)} "
@@ -88,13 +83,20 @@ def page(
         "|---|---|---|---|---|---|",
         *rows,
     ]
-    return "\n".join([_HEAD, *table, "", _machine(n_rounds), "", _LIMITS, _scaling(*scaling)])
+    return "\n".join([_HEAD, *table, "", _machine(n_rounds), "", _LIMITS, _scaling(scaling)])
 
 
-def _scaling(per_call: dict[int, float], shares: dict[int, float]) -> str:
-    calls = ", ".join(f"{1e6 * s:.3g} µs at {n:,}" for n, s in per_call.items())
-    workers = ", ".join(f"{share:.2f} with {n}" for n, share in shares.items())
-    return _SCALING.format(calls=calls, workers=workers)
+def _scaling(scaling: Scaling) -> str:
+    busy = ", ".join(
+        f"{scaling.n_workers_busy(d):,} workers busy with calls of {1e3 * d:g} ms"
+        for d in DURATIONS_S
+    )
+    return _SCALING.format(
+        calls=", ".join(f"{1e6 * s:.3g} µs at {n:,}" for n, s in scaling.per_call_s.items()),
+        workers=", ".join(f"{share:.2f} with {n}" for n, share in scaling.shares.items()),
+        cost=f"{1e6 * scaling.cost_s:.3g} µs",
+        busy=busy,
+    )
 
 
 def _value(finding: Finding, value: float) -> str:

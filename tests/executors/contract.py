@@ -65,6 +65,10 @@ def wait_at(gate: str, value: Any = None) -> Any:
     return value
 
 
+def wait_or_not(gate: str | None) -> str:
+    return "did not wait" if gate is None else wait_at(gate, "waited")
+
+
 class Gate:
     """Where calls wait until a test lets them go."""
 
@@ -233,6 +237,24 @@ class Contract:
         assert victim.cancelled() is self.can_end
         assert recorder.counts["on_future_cancelled"] == int(self.can_end)
         assert recorder.counts["on_future_result"] == 2 - int(self.can_end)
+
+    async def test_short_calls_do_not_wait_behind_a_long_one(
+        self, scheduler: Scheduler, gate: Gate
+    ):
+        run = scheduler.start()
+        task = scheduler.task(wait_or_not)
+        await scheduler.gather([task.submit(None) for _ in range(50)])  # known to be short now
+        scheduler.pause()
+        futures = [task.submit(gate.path if n == 3 else None) for n in range(100)]
+        scheduler.resume()
+        others = [future for n, future in enumerate(futures) if n != 3]
+        await asyncio.wait_for(scheduler.gather(others), LONG_S)
+        assert not futures[3].done()
+        gate.open()
+        assert await futures[3] == "waited"
+        assert gate.n_arrived == 1
+        run.stop()
+        await run
 
     async def test_stop_lets_running_calls_finish(self, scheduler: Scheduler, gate: Gate):
         recorder = EventRecorder(scheduler)

@@ -10,7 +10,13 @@ import pytest
 from amltk_nb import CallLimiter, ExitCode, Limiter, Requeue, Scheduler
 from amltk_nb.errors import PluginError
 from amltk_nb.testing import ManualBackend
+from tests.plugins.contract import PluginContract
 from tests.scheduling.conftest import settled
+
+
+class TestLimiter(PluginContract):
+    def make(self) -> Limiter:
+        return Limiter(max_calls=5, max_concurrent=4)
 
 
 def f(x: int = 0, *, y: int = 0) -> int:

@@ -92,6 +92,10 @@ class Backend(ABC):
     def start(self, calls: Sequence[Call]) -> None:
         """Take over one batch, to be run in order by one worker. Sets each call's `worker`."""
 
+    def reclaim(self) -> list[Call]:
+        """Give back calls of batches that are late and that have not begun, in their order."""
+        return []
+
     def end(self, call: Call) -> bool:
         """End one running call, and no other; its outcome comes as cancelled.
 

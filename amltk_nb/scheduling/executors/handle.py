@@ -58,6 +58,7 @@ class Worker:
         "order",
         "pid",
         "process",
+        "sent_at",
     )
 
     def __init__(self, slot: int, board: Board) -> None:
@@ -79,6 +80,7 @@ class Worker:
         self.order: Sequence[Call] = ()  # the batch as it was sent
         self.batch: dict[int, Call] = {}  # of that, what has not been reported
         self.n_sent = self.n_before = 0  # calls in all, and before this batch
+        self.sent_at = 0.0  # when it was sent, by a monotonic clock
         self.functions: OrderedDict[bytes, int] = OrderedDict()
         self.n_function_bytes = 0
         self.is_ready = self.is_busy = self.is_retiring = self.is_killed = False
@@ -91,6 +93,7 @@ class Worker:
         self.batch = {call.id: call for call in calls}
         self.n_before = self.n_sent
         self.n_sent += len(calls)
+        self.sent_at = monotonic()
         self.is_busy = True
         items, new, known, name = [], {}, self.functions, self.name
         for call in calls:
@@ -120,6 +123,13 @@ class Worker:
         """Return how many calls of the batch it has begun and finished, by its own count."""
         began = self.numbers[BEGAN] - self.n_before
         return max(0, began), max(0, self.numbers[FINISHED] - self.n_before)
+
+    def is_late(self, seconds: float) -> bool:
+        """Whether it has had its batch for so long, and some of that has not begun."""
+        # A batch on a worker that starts is late for another reason.
+        if not self.is_ready or self.is_killed or len(self.batch) < 2:
+            return False
+        return monotonic() - self.sent_at > seconds and self.progress()[0] < len(self.order)
 
     def running(self) -> Call | None:
         """Return the call whose function runs now."""

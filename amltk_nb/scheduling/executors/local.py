@@ -21,8 +21,6 @@ __all__ = ["SequentialBackend", "SequentialExecutor", "ThreadBackend"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_REPORT_EVERY_S = 0.005
-
 
 class SequentialExecutor(Executor):
     """Runs each call inside `submit` and returns a future that is done.
@@ -112,32 +110,34 @@ class SequentialBackend(Backend):
 class _Thread:
     """One worker thread and the queue that feeds it; None ends it."""
 
-    def __init__(self, name: str, work: Callable[[_Thread, Sequence[Call]], None]) -> None:
+    def __init__(self, name: str, work: Callable[[_Thread, Call], None]) -> None:
         self.name = name
-        self.batch: list[Call] = []  # handed over and not reported yet
-        self.running: Call | None = None
-        self._inbox: SimpleQueue[Sequence[Call] | None] = SimpleQueue()
+        self.call: Call | None = None  # handed over and not reported yet
+        self._inbox: SimpleQueue[Call | None] = SimpleQueue()
         self._work = work
         # Daemonic: a call that never ends must not keep the interpreter from exiting.
         self._thread = threading.Thread(target=self._loop, name=f"amltk-nb-{name}", daemon=True)
         self._thread.start()
 
-    def give(self, calls: Sequence[Call] | None) -> None:
-        self._inbox.put(calls)
+    def give(self, call: Call | None) -> None:
+        self._inbox.put(call)
 
     def join(self) -> None:
         self._thread.join()
 
     def _loop(self) -> None:
-        while (calls := self._inbox.get()) is not None:
-            self._work(self, calls)
+        while (call := self._inbox.get()) is not None:
+            self._work(self, call)
 
 
 class ThreadBackend(Backend):
-    """Runs calls in threads of this process; they share its memory and its interpreter lock."""
+    """Runs calls in threads of this process; they share its memory and its interpreter lock.
+
+    Nothing travels, so batches would gain little, and a call might wait behind a long one: a
+    thread that reports the end of a call is handed its next one in the same breath.
+    """
 
     name = "ThreadExecutor"
-    batches = True
     cannot_end = (
         "Python cannot end a running thread; use with_processes() for calls that you may end"
     )
@@ -167,39 +167,38 @@ class ThreadBackend(Backend):
         return len(self._idle) + self.n_workers - len(self._threads)
 
     def start(self, calls: Sequence[Call]) -> None:
-        """Give the batch to an idle thread, or to a new one."""
+        """Give the call to an idle thread, or to a new one."""
+        (call,) = calls
         with self._lock:
             thread = self._idle.pop() if self._idle else self._grow()
-            thread.batch = list(calls)
-        for call in calls:
-            call.worker = thread.name
-        thread.give(calls)
+            thread.call = call
+        call.worker = thread.name
+        thread.give(call)
 
     def close(self, *, end_running: bool) -> None:
         """End the threads; with `end_running` without waiting for calls that run on."""
         with self._lock:
             threads, self._threads, self._idle = self._threads, [], []
-            abandoned = [call for thread in threads for call in thread.batch] if end_running else []
+            running = [thread.call for thread in threads if thread.call is not None]
             if end_running:
                 for thread in threads:
-                    thread.batch = []
+                    thread.call = None
         for thread in threads:
             thread.give(None)
-        if abandoned and self._listener is not None:
-            self._listener.ended([Outcome(c, cancelled=True, worker=c.worker) for c in abandoned])
         if not end_running:
             for thread in threads:
                 thread.join()
+        elif running and self._listener is not None:
+            self._listener.ended([Outcome(c, cancelled=True, worker=c.worker) for c in running])
 
     def workers(self) -> tuple[WorkerRecord, ...]:
         """Show each thread."""
+        running = [(thread.name, thread.call) for thread in list(self._threads)]
         return tuple(
             WorkerRecord(
-                name=t.name,
-                state="busy" if t.batch else "idle",
-                call=t.running.id if t.running else None,
+                name=name, state="busy" if call else "idle", call=call.id if call else None
             )
-            for t in list(self._threads)
+            for name, call in running
         )
 
     def _grow(self) -> _Thread:
@@ -207,30 +206,15 @@ class ThreadBackend(Backend):
         self._threads.append(thread)
         return thread
 
-    def _work(self, thread: _Thread, calls: Sequence[Call]) -> None:
-        outcomes: list[Outcome] = []
-        report_at = time.perf_counter() + _REPORT_EVERY_S
-        for n_left, call in zip(range(len(calls) - 1, -1, -1), calls, strict=True):
-            if not thread.batch:  # abandoned by close()
-                return
-            thread.running = call
-            outcomes.append(_invoke(call, thread.name, run=asyncio.run))
-            if n_left and time.perf_counter() > report_at:
-                self._report(thread, outcomes, over=False)
-                outcomes = []
-                report_at = time.perf_counter() + _REPORT_EVERY_S
-        thread.running = None
-        self._report(thread, outcomes, over=True)
-
-    def _report(self, thread: _Thread, outcomes: list[Outcome], *, over: bool) -> None:
+    def _work(self, thread: _Thread, call: Call) -> None:
+        outcome = _invoke(call, thread.name, run=asyncio.run)
         with self._lock:
-            if not thread.batch:
+            if thread.call is not call:  # abandoned by close()
                 return
-            thread.batch = [] if over else thread.batch[len(outcomes) :]
-            if over:
-                self._idle.append(thread)
+            thread.call = None
+            self._idle.append(thread)
         assert self._listener is not None
-        self._listener.ended(outcomes)
+        self._listener.ended((outcome,))
 
 
 def _invoke(call: Call, worker: str, *, run: Callable[[Any], Any]) -> Outcome:

@@ -47,6 +47,8 @@ _RETRY_START_S = 5.0
 _MAX_RETURNS = 3  # how often a call may finish unseen on a dying worker before it is suspected
 _KILL_S = 2.0
 _REPORT_S = 0.02
+# A batch is made for some 20 ms; what has not begun after this may go to another worker.
+_LATE_S = 0.04
 
 
 class Pool:
@@ -85,7 +87,9 @@ class Pool:
         self._is_closing = self._is_ending = self._is_closed = False
         self._owner_pid = os.getpid()
         self._launches: SimpleQueue[Worker | None] = SimpleQueue()
-        self._reader = Reader(listener, self._lock, self._take_message, self._bury)
+        self._reader = Reader(
+            listener, self._lock, self._take_message, self._bury, self._may_even_out
+        )
         self._launcher = daemon_thread("launcher", self._launch_loop)
         _live.add(self)
 
@@ -124,6 +128,12 @@ class Pool:
             worker.is_killed = True
         daemon_thread("end-call", partial(self._end_tree, worker))
         return True
+
+    def reclaim(self) -> list[Call]:
+        """Take calls out of late batches that have not begun."""
+        with self._lock:
+            late = [worker for worker in self._workers.values() if worker.is_late(_LATE_S)]
+            return [call for worker in late for call in self._taken_out(worker)]
 
     def retire(self) -> None:
         """Replace idle workers now and busy ones after their batch."""
@@ -241,6 +251,21 @@ class Pool:
         # The worker counts a call as begun before it looks for messages, and we look at its count
         # after sending ours: if it has not begun now, it will find the message first.
         return worker.progress()[0] < place
+
+    def _taken_out(self, worker: Worker) -> list[Call]:
+        taken: list[Call] = []
+        for call in reversed(worker.order):
+            if call.id in worker.batch:
+                if not self._skips(worker, call):
+                    break  # those before it have begun as well
+                del worker.batch[call.id]
+                taken.append(call)
+        return taken[::-1]
+
+    def _may_even_out(self) -> bool:
+        with self._lock:
+            is_room = bool(self._idle) or self._room() > 0
+            return is_room and any(worker.is_late(_LATE_S) for worker in self._workers.values())
 
     def _drop(self, worker: Worker, call: Call) -> None:
         """Report a call that will not run as cancelled, at once."""

@@ -104,6 +104,10 @@ class ProcessBackend(Backend):
             raise RuntimeError("This process backend is closed; open it before it gets calls.")
         self._pool.start(calls)
 
+    def reclaim(self) -> list[Call]:
+        """Give back what waits behind a long call; see `Backend.reclaim`."""
+        return self._pool.reclaim() if self._pool is not None else []
+
     def end(self, call: Call) -> bool:
         """End one call: its worker is killed, with its children, unless it has not begun."""
         return self._pool is not None and self._pool.end(call)

@@ -53,6 +53,7 @@ class Reader:
         lock: threading.Lock,
         on_message: Callable[[Worker, tuple[Any, ...], News], None],
         on_end: Callable[[Worker, News], None],
+        is_uneven: Callable[[], bool],
     ) -> None:
         """Start to; on the loop's thread, if there is a loop.
 
@@ -61,11 +62,13 @@ class Reader:
             lock: guards the channels' unwritten frames.
             on_message: takes in one message of a worker.
             on_end: takes leave of a worker whose channel has ended; on the reader thread.
+            is_uneven: whether one worker has too much and another one nothing; asked each tick.
         """
         self._listener = listener
         self._lock = lock
         self._on_message = on_message
         self._on_end = on_end
+        self._is_uneven = is_uneven
         self._errands: deque[Callable[[News], None]] = deque()
         self._is_closed = False
         self._turning = threading.Lock()  # one thread reads, and tells what it read
@@ -155,12 +158,11 @@ class Reader:
             self._read_all(news)
         while self._errands:
             self._errands.popleft()(news)
+        news.changed = news.changed or self._is_uneven()
         self._tell(news)
 
     def _patience_ms(self) -> int | None:
         """Say for how long only the bell matters; None: until it rings."""
-        if self._is_in_charge:
-            return None
         self._is_asleep = True  # said first: whoever makes a worker busy looks at it later
         if not any(key.data.is_busy for key in self._all_keys()):
             return None

@@ -9,15 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from weakref import ReferenceType, ref
 
+from amltk_nb import host
 from amltk_nb.errors import PluginError
 from amltk_nb.events import Event, EventSpec
 from amltk_nb.scheduling.call import Call
 
 if TYPE_CHECKING:
+    from amltk_nb.host import Cell
+    from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.scheduling.task import Task
 
-__all__ = ["Plugin", "Submission", "admit", "as_plugins", "release_all"]
+__all__ = [
+    "Plugin",
+    "Submission",
+    "admit",
+    "as_plugins",
+    "claim",
+    "release_all",
+    "tell_accepted",
+]
 
 Submission: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -26,6 +38,8 @@ class Plugin:
     """Adds something to a task: subclass it and override what is needed."""
 
     name: ClassVar[str] = "plugin"  # shown in the views
+    _owner: ReferenceType[Scheduler] | None = None
+    _owner_cell: Cell | None = None  # where it was attached first
 
     def attach_task(self, task: Task[..., Any]) -> None:
         """Be told of the task; raise `PluginError` to refuse it."""
@@ -37,6 +51,9 @@ class Plugin:
             The function and arguments to use, changed or not; None refuses the submission.
         """
         return fn, args, kwargs
+
+    def accepted(self, call: Call) -> None:
+        """Be told of the call that became of a submission, before it can start; on any thread."""
 
     def release(self, call: Call | None) -> None:
         """Give back what `pre_submit` took.
@@ -67,6 +84,24 @@ def as_plugins(plugins: Plugin | Iterable[Plugin]) -> list[Plugin]:
     return given
 
 
+def claim(plugin: Plugin, scheduler: Scheduler) -> None:
+    """Make a plugin this scheduler's; a notebook cell that runs again takes its plugins over.
+
+    Raises:
+        PluginError: it is another scheduler's.
+    """
+    cell, former_cell = host.current().cell(), plugin._owner_cell
+    owner = plugin._owner() if plugin._owner is not None else None
+    is_rerun = cell is not None and former_cell is not None and cell.id == former_cell.id
+    if owner is not None and owner is not scheduler and not is_rerun:
+        raise PluginError(
+            f"this {plugin.name!r} plugin belongs to the scheduler {owner.name!r} already, and its "
+            "counts and events cannot serve two; make another one."
+        )
+    if owner is not scheduler:
+        plugin._owner, plugin._owner_cell = ref(scheduler), cell
+
+
 def admit(plugins: Sequence[Plugin], submission: Submission) -> Submission | None:
     """Take a submission through the plugins, in order.
 
@@ -93,6 +128,23 @@ def admit(plugins: Sequence[Plugin], submission: Submission) -> Submission | Non
             release_all(plugins[:n], None)
             return None
     return submission
+
+
+def tell_accepted(plugins: Sequence[Plugin], call: Call) -> None:
+    """Tell all of them about the call.
+
+    Raises:
+        PluginError: a hook raised.
+    """
+    for plugin in plugins:
+        try:
+            plugin.accepted(call)
+        except Exception as error:
+            raise PluginError(
+                f"the plugin {plugin.name!r} failed when told of call {call.id} of "
+                f"{call.describe()!r}: {type(error).__name__}: {error}. "
+                "Nothing was submitted; mend its accepted()."
+            ) from error
 
 
 def release_all(plugins: Sequence[Plugin], call: Call | None) -> list[Exception]:

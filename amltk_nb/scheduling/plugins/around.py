@@ -1,0 +1,40 @@
+"""A function inside a context that is made where the function runs: what most plugins need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import update_wrapper
+from inspect import iscoroutinefunction
+from typing import Any
+
+__all__ = ["Around"]
+
+
+class Around:
+    """Calls a function within a context, in the worker; a coroutine function is awaited in it."""
+
+    def __init__(
+        self, fn: Callable[..., Any], context: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        """Put a context around a function.
+
+        Args:
+            fn: what to call.
+            context: makes the context; it travels to the worker, so it must be picklable, as a
+                class, a function of a module or a `functools.partial` of one is.
+        """
+        self._context = context
+        update_wrapper(self, fn, updated=())  # its name for messages, itself as __wrapped__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        fn: Callable[..., Any] = self.__wrapped__  # type: ignore[attr-defined]
+        if iscoroutinefunction(fn):
+            return self._awaited(fn(*args, **kwargs))
+        with self._context():
+            return fn(*args, **kwargs)
+
+    async def _awaited(self, coroutine: Any) -> Any:
+        with self._context():
+            return await coroutine
