@@ -18,7 +18,7 @@ from collections.abc import Callable
 from time import perf_counter, process_time, sleep
 from typing import Any
 
-from tests.bench import notebook, peers
+from tests.bench import peers
 from tests.bench.functions import nothing, same
 from tests.bench.functions import sleep as sleeping
 
@@ -180,11 +180,15 @@ def import_probes(who: str, n_calls: int) -> float:
 
 def kernel_probes(who: str, n_calls: int) -> Numbers:
     """Measure how a kernel of version `who` answers while calls flow."""
+    from tests.bench import notebook  # only the interpreter that starts kernels has what it needs
+
     return notebook.answering(who, n_calls)
 
 
 def page_probes(who: str, n_calls: int, rate: float | None) -> Numbers:
     """Measure a flow in a kernel with the dashboard "open" or "closed"."""
+    from tests.bench import notebook
+
     return notebook.flowing(n_calls, rate=rate, is_open=who == "open")
 
 
