@@ -4,10 +4,10 @@
 
     start() ──► channel of an idle or a new worker ──► its process
                                                           │ results, logs, end of stream
-    listener ◄── reader thread ◄──────────────────────────┘
+    listener ◄── reader ◄─────────────────────────────────┘
 
-One reader thread serves all channels and is the only one to talk to the listener. One launcher
-thread starts processes, which may take long. All else happens on the callers' threads under one
+One reader serves all channels, on the loop's thread or on its own, and is the only one to talk to
+the listener. One launcher thread starts processes, which may take long. All else happens on the callers' threads under one
 lock that is held for microseconds. A worker lives as long as its channel does: whoever kills it,
 and however, the reader sees the end of the stream and decides what becomes of its calls.
 """
@@ -340,7 +340,7 @@ class Pool:
         if pid is not None:
             end_trees([pid], before=wait_for_results)
 
-    # --- on the reader's thread ---------------------------------------------------------------
+    # --- in the reader's turn -----------------------------------------------------------------
 
     def _take_message(self, worker: Worker, message: tuple[Any, ...], news: News) -> None:
         kind = message[0]
