@@ -7,9 +7,10 @@
     listener ◄── reader ◄─────────────────────────────────┘
 
 One reader serves all channels, on the loop's thread or on its own, and is the only one to talk to
-the listener. One launcher thread starts processes, which may take long. All else happens on the callers' threads under one
-lock that is held for microseconds. A worker lives as long as its channel does: whoever kills it,
-and however, the reader sees the end of the stream and decides what becomes of its calls.
+the listener. One launcher thread starts processes, which may take long. All else happens on the
+callers' threads under one lock that is held for microseconds. A worker lives as long as its
+channel does: whoever kills it, and however, the reader sees the end of the stream and decides what
+becomes of its calls.
 """
 
 from __future__ import annotations
