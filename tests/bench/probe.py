@@ -110,6 +110,7 @@ def flow_probes(who: str, n_calls: int) -> Numbers:
 def first_probes(who: str, n_calls: int) -> float:
     """Measure from the start of a scheduler or pool to its first result, modules loaded."""
     if who == "ours":
+        from amltk_nb import Scheduler  # noqa: F401
         from amltk_nb.scheduling.executors import process  # noqa: F401
     began = perf_counter()
     if who == "pool":
