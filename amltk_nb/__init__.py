@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from amltk_nb.events import Emitter, Event, EventManager, Subscriber
     from amltk_nb.notebook import schedulers
     from amltk_nb.scheduling import (
+        Batch,
         Call,
         CallLimiter,
         ExitCode,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AmltkError",
     "Call",
+    "Batch",
     "CallLimiter",
     "Emitter",
     "Event",

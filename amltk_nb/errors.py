@@ -12,6 +12,7 @@ standard error that callers already catch::
     ├── RunningLoopError          (RuntimeError)        run() inside of one
     ├── ExecutorClosedError       (RuntimeError)        the user's executor was shut down
     ├── CannotEndError            (RuntimeError)        the backend cannot end a running call
+    ├── BatchError                (RuntimeError)        a batch was submitted twice
     ├── CallNotFoundError         (KeyError)            no such call, or it left the history
     ├── CommandError              (ValueError)          a message from the page that makes no sense
     ├── MissingExtraError         (ImportError)         an optional library is not installed
@@ -28,6 +29,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 __all__ = [
     "AmltkError",
+    "BatchError",
     "CallNotFoundError",
     "CannotEndError",
     "CommandError",
@@ -80,6 +82,10 @@ class ExecutorClosedError(AmltkError, RuntimeError):
 
 class CannotEndError(AmltkError, RuntimeError):
     """The backend has no way to end a call that is already running."""
+
+
+class BatchError(AmltkError, RuntimeError):
+    """A batch of calls was submitted a second time."""
 
 
 class CallNotFoundError(AmltkError, KeyError):

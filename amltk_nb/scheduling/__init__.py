@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amltk_nb.errors import SchedulerNotRunningError
     from amltk_nb.events import Emitter, Event, EventManager, Subscriber
+    from amltk_nb.scheduling.batch import Batch
     from amltk_nb.scheduling.call import Call, Future
     from amltk_nb.scheduling.executors.local import SequentialExecutor
     from amltk_nb.scheduling.exit_state import ExitCode, ExitState
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Call",
+    "Batch",
     "CallLimiter",
     "Emitter",
     "Event",
@@ -47,6 +49,7 @@ __all__ = [
 _HOMES = {
     "Call": "amltk_nb.scheduling.call",
     "CallLimiter": "amltk_nb.scheduling.plugins.limiter",
+    "Batch": "amltk_nb.scheduling.batch",
     "Emitter": "amltk_nb.events",
     "Event": "amltk_nb.events",
     "EventManager": "amltk_nb.events",

@@ -10,6 +10,7 @@ from amltk_nb import host
 from amltk_nb.errors import PluginError, SchedulerNotRunningError
 from amltk_nb.events import TASK_EVENTS, Emitter, Event, Subscriber, signature_text
 from amltk_nb.scheduling import reading
+from amltk_nb.scheduling.batch import Batch as TaskBatch
 from amltk_nb.scheduling.call import Call, Future
 from amltk_nb.scheduling.plugins.base import Plugin, as_plugins, claim
 from amltk_nb.scheduling.states import CallState
@@ -39,6 +40,8 @@ class Task(Emitter, Generic[P, R]):
     F_RETURNED: ClassVar[Event[...]] = Event("on_f_returned")
     F_EXCEPTION: ClassVar[Event[...]] = Event("on_f_exception")
     F_CANCELLED: ClassVar[Event[...]] = Event("on_f_cancelled")
+
+    Batch = TaskBatch
 
     on_submitted: Subscriber[...]
     on_done: Subscriber[...]
@@ -87,6 +90,7 @@ class Task(Emitter, Generic[P, R]):
         self._signature: tuple[Any, str] | None = None
         self.n_called = 0  # accepted calls, over all runs
         self.counts: Counter[CallState] = Counter()  # of ended calls, over all runs
+        self.in_batches: dict[Future[R], TaskBatch[R]] = {}  # calls to be told of to a batch
         for spec in TASK_EVENTS:
             setattr(self, spec.name, self.subscriber(spec.name))
         # Found once: six look-ups per call would cost more than the events themselves.
@@ -146,6 +150,20 @@ class Task(Emitter, Generic[P, R]):
         """
         futures = (self.submit(*args) for args in zip(*iterables, strict=False))  # type: ignore[call-arg]
         return [future for future in futures if future is not None]
+
+    def batch(
+        self, args: Iterable[tuple[Any, ...]], *, cancel_on_failed_submission: bool = True
+    ) -> TaskBatch[R]:
+        """Make a batch of calls with events for all of them together; see `Batch`.
+
+        Args:
+            args: for each call the tuple of its arguments.
+            cancel_on_failed_submission: whether a refused submission cancels the whole batch.
+
+        Raises:
+            TypeError: an item is no tuple, or does not fit the function.
+        """
+        return self.Batch(self, args, cancel_on_failed_submission=cancel_on_failed_submission)
 
     def resubmit(
         self, call: Call | Future[R], *args: P.args, **kwargs: P.kwargs
@@ -211,15 +229,23 @@ class Task(Emitter, Generic[P, R]):
             returned.count += 1
             f_returned.count += 1
             self._result.emit(future, result)
+        if self.in_batches:
+            self._tell_batch(future)
 
     def tell_failed(self, future: Future[R], error: BaseException) -> None:
         """Emit the events of a call that raised."""
         self._done.emit(future)
         self.emit_channels(*((channel, (future, error)) for channel in self._failures))
+        self._tell_batch(future)
 
     def tell_cancelled(self, future: Future[R]) -> None:
         """Emit the events of a call that was cancelled."""
         self.emit_channels(*((channel, (future,)) for channel in self._cancels))
+        self._tell_batch(future)
+
+    def _tell_batch(self, future: Future[R]) -> None:
+        if (batch := self.in_batches.pop(future, None)) is not None:
+            batch.told_end(future)
 
     def record(self) -> TaskRecord:
         """Record how it stands."""
