@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmltkError",
-    "Call",
     "Batch",
+    "Call",
     "CallLimiter",
     "Emitter",
     "Event",

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.task import Task
 
 __all__ = [
-    "Call",
     "Batch",
+    "Call",
     "CallLimiter",
     "Emitter",
     "Event",
@@ -47,9 +47,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Batch": "amltk_nb.scheduling.batch",
     "Call": "amltk_nb.scheduling.call",
     "CallLimiter": "amltk_nb.scheduling.plugins.limiter",
-    "Batch": "amltk_nb.scheduling.batch",
     "Emitter": "amltk_nb.events",
     "Event": "amltk_nb.events",
     "EventManager": "amltk_nb.events",
