@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.exit_state import ExitCode, ExitState
     from amltk_nb.scheduling.plugins.base import Plugin
     from amltk_nb.scheduling.plugins.limiter import CallLimiter, Limiter
+    from amltk_nb.scheduling.queue_monitor import QueueMonitor
     from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.scheduling.snapshot import Snapshot
@@ -37,6 +38,7 @@ __all__ = [
     "Future",
     "Limiter",
     "Plugin",
+    "QueueMonitor",
     "Run",
     "Scheduler",
     "SchedulerNotRunningError",
@@ -58,6 +60,7 @@ _HOMES = {
     "Future": "amltk_nb.scheduling.call",
     "Limiter": "amltk_nb.scheduling.plugins.limiter",
     "Plugin": "amltk_nb.scheduling.plugins.base",
+    "QueueMonitor": "amltk_nb.scheduling.queue_monitor",
     "Run": "amltk_nb.scheduling.run",
     "Scheduler": "amltk_nb.scheduling.scheduler",
     "SchedulerNotRunningError": "amltk_nb.errors",

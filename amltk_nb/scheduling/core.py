@@ -105,6 +105,7 @@ class SchedulerCore:
         self._ids = count(1)
         self._ref_keys: dict[str, object] = {}  # ref → the cell that made the task
         self._observers: tuple[Observer, ...] = ()
+        self._watchers: tuple[Callable[[], None], ...] = ()
         self._own_loop: asyncio.AbstractEventLoop | None = None  # of a `with` outside of any loop
         self._seen = True  # whether somebody took a snapshot since observers were last told
         self.emitter = Emitter("scheduler", specs=SCHEDULER_EVENTS)
@@ -212,6 +213,18 @@ class SchedulerCore:
         """Tell it no more."""
         self._observers = tuple(o for o in self._observers if o is not observer)
 
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Have something called at every change, when it happens and on whatever thread.
+
+        Unlike an observer, which is told once until somebody looks, it must be cheap. One that
+        raises is dropped and logged.
+        """
+        self._watchers = (*self._watchers, watcher)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Call it no more."""
+        self._watchers = tuple(w for w in self._watchers if w is not watcher)
+
     def add_renderable(self, renderable: Any) -> None:
         """Show something more below the scheduler's rich rendering."""
         self.renderables.append(renderable)
@@ -232,10 +245,21 @@ class SchedulerCore:
     def touch(self) -> None:
         """Note that a snapshot would look different now."""
         self.version += 1
+        self.tell_watchers()
         if self._seen and self._observers:
             self._seen = False
             for observer in self._observers:
                 self._tell(observer)
+
+    def tell_watchers(self) -> None:
+        """Tell of a change that observers are told of later, with others, or by `touch`."""
+        for watcher in self._watchers:
+            try:
+                watcher()
+            except Exception as error:
+                self.unwatch(watcher)
+                text = f"a watcher failed and was dropped: {error!r}"
+                self.history.log("scheduler", "error", text)
 
     def _tell(self, observer: Observer) -> None:
         try:

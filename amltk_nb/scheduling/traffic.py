@@ -84,6 +84,8 @@ class Traffic:
                 self.inbox.put(Outcome(call, error=error))
         if on_loop:
             self._announce(call)
+        else:
+            self._scheduler.tell_watchers()
 
     def _announce(self, call: Call) -> None:
         scheduler, task = self._scheduler, call.task
@@ -115,6 +117,7 @@ class Traffic:
         if self.inbox.on_loop() and call.future is not None:
             call.future.settle_cancelled()
         self.inbox.put(Outcome(call, cancelled=True))
+        self._scheduler.tell_watchers()
         return True
 
     def end_running(self) -> bool:
@@ -154,6 +157,7 @@ class Traffic:
         self.dispatch.measured(outcomes)
         if not self._run.ending:
             self.dispatch.pump()
+        self._scheduler.tell_watchers()
         self.inbox.put()
 
     def returned(self, calls: Sequence[Call]) -> None:
@@ -161,6 +165,7 @@ class Traffic:
         with self.dispatch.lock:
             if not self._run.ending:
                 self.dispatch.give_back(calls)
+                self._scheduler.tell_watchers()
                 return
         self._cancels_asked.update(call.id for call in calls)
         self.report_cancelled(calls)
@@ -248,3 +253,4 @@ class Traffic:
         call.payload = None
         call.altered = call.canceller = None
         self._scheduler.history.add(call)
+        self._scheduler.tell_watchers()
