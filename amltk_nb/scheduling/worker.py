@@ -10,6 +10,7 @@ Messages out: ("ready", pid), ("failed", text), ("results", items), ("log", leve
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import signal
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 from amltk_nb.scheduling.process_life import die, has_children, rss_bytes, while_alive
 from amltk_nb.scheduling.shipping import SCALARS, error_parts, pack, reason, type_name, unpack
 from amltk_nb.scheduling.wire import ATTENTION, BEGAN, FINISHED, RSS_BYTES, Board, Channel
-from amltk_nb.scheduling.worker_output import Output, forward_logs
+from amltk_nb.scheduling.worker_output import Output, OutputFile, forward_logs
 
 __all__ = ["ERROR", "PACKED", "SKIPPED", "UNPICKLABLE", "VALUE", "Setup", "main"]
 
@@ -54,7 +55,7 @@ class Setup(NamedTuple):
     parent_pid: int
     environ: dict[str, str]
     initializer: Any  # its pickle and its packed arguments, or None
-    capture_output: bool
+    output: OutputFile | None  # takes what calls print; None: that goes where it went
     n_threads: int  # for BLAS and OpenMP, unless the environment says otherwise
 
 
@@ -74,6 +75,7 @@ def main(
         _forget_the_original(close_inherited)
     _take_environment(setup)
     worker = _Worker(setup, channel, board)
+    faulthandler.enable()  # the last words of a crash are where the call's output goes
     threading.Thread(target=worker.watch, name="amltk-nb-watch", daemon=True).start()
     worker.serve()
 
@@ -155,7 +157,7 @@ class _Worker:
         self._wake: SimpleQueue[None] | None = None
         self._gone = False  # in a forked child of ours, which must not speak in our name
         os.register_at_fork(after_in_child=self._fall_silent)
-        self._output = Output() if setup.capture_output else None
+        self._output = Output(setup.output) if setup.output is not None else None
 
     # --- life -------------------------------------------------------------------------------
 

@@ -17,9 +17,10 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable
+from multiprocessing import reduction
 from typing import Any
 
-__all__ = ["Output", "forward_logs"]
+__all__ = ["Output", "OutputFile", "forward_logs"]
 
 _MAX_CALL_BYTES = 1 << 16  # of one call's output that travels; the middle is left out
 _MAX_FILE_BYTES = 1 << 23  # beyond this the file is cut while the call still runs
@@ -28,13 +29,43 @@ _IO_UNBUFFERED = 2  # _IONBF of stdio.h
 Log = Callable[[str, str], None]  # level, text
 
 
+class OutputFile:
+    """An unlinked file for the output of one worker; its parent reads what a dead one left."""
+
+    def __init__(self) -> None:
+        """Make it empty.
+
+        Raises:
+            OSError: no descriptor or no room in the temporary directory.
+        """
+        with tempfile.TemporaryFile(buffering=0) as file:
+            self.fd = os.dup(file.fileno())
+
+    def left(self) -> str:
+        """Return what was printed since the last call ended, at most some 64 kB."""
+        return _shortened(self.fd, os.fstat(self.fd).st_size)
+
+    def close(self) -> None:
+        """Give it back."""
+        os.close(self.fd)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Only ever pickled into a process that is being started.
+        return _received_file, (reduction.DupFd(self.fd),)
+
+
+def _received_file(fd: Any) -> OutputFile:
+    file = OutputFile.__new__(OutputFile)
+    file.fd = fd.detach()
+    return file
+
+
 class Output:
     """The file that takes this process's output."""
 
-    def __init__(self) -> None:
-        """Take over descriptors 1 and 2, `sys.stdout` and `sys.stderr`."""
-        with tempfile.TemporaryFile(buffering=0) as file:
-            self._fd = os.dup(file.fileno())
+    def __init__(self, file: OutputFile) -> None:
+        """Point descriptors 1 and 2, `sys.stdout` and `sys.stderr` at a file."""
+        self._fd = file.fd
         # Appending makes it safe to cut the file while somebody else writes.
         fcntl.fcntl(self._fd, fcntl.F_SETFL, fcntl.fcntl(self._fd, fcntl.F_GETFL) | os.O_APPEND)
         self._head = b""  # of a call that printed too much
@@ -69,14 +100,19 @@ class Output:
             os.ftruncate(self._fd, 0)
 
     def _text(self, n_bytes: int) -> str:
-        half = _MAX_CALL_BYTES // 2
-        if not self._n_cut_bytes and n_bytes <= _MAX_CALL_BYTES:
-            return os.pread(self._fd, n_bytes, 0).decode(errors="replace")
-        head = self._head or os.pread(self._fd, half, 0)
-        tail = os.pread(self._fd, half, max(0, n_bytes - half))
-        n_left_out = self._n_cut_bytes + n_bytes - len(head) - len(tail)
-        note = f"\n… {n_left_out:,} bytes left out …\n"
-        return head.decode(errors="replace") + note + tail.decode(errors="replace")
+        return _shortened(self._fd, n_bytes, head=self._head, n_cut_bytes=self._n_cut_bytes)
+
+
+def _shortened(fd: int, n_bytes: int, *, head: bytes = b"", n_cut_bytes: int = 0) -> str:
+    """Read a file's beginning and end, with a note of how much is left out between them."""
+    half = _MAX_CALL_BYTES // 2
+    if not n_cut_bytes and n_bytes <= _MAX_CALL_BYTES:
+        return os.pread(fd, n_bytes, 0).decode(errors="replace")
+    head = head or os.pread(fd, half, 0)
+    tail = os.pread(fd, half, max(0, n_bytes - half))
+    n_left_out = n_cut_bytes + n_bytes - len(head) - len(tail)
+    note = f"\n… {n_left_out:,} bytes left out …\n"
+    return head.decode(errors="replace") + note + tail.decode(errors="replace")
 
 
 def _stream(fd: int) -> io.TextIOWrapper:

@@ -89,6 +89,21 @@ def die_by(number: int) -> None:
     signal.pause()
 
 
+def speak_and_die(number: int) -> None:
+    print("so far so good")
+    os.kill(os.getpid(), number)
+    signal.pause()
+
+
+def speak_and_pass_gate(gate: str) -> None:
+    print("waiting")
+    pass_gate(gate)
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
 def close_everything() -> None:
     os.closerange(3, 4096)
 

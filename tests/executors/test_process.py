@@ -605,6 +605,31 @@ def test_log_records_and_warnings_arrive_with_their_level(method: str) -> None:
         assert "UserWarning: old thing" in second[2]
 
 
+def test_what_a_call_printed_survives_its_worker(one: Driver) -> None:
+    assert one.run(f.speak, "the one before") is None
+    outcome = one.outcome(one.submit(f.speak_and_die, signal.SIGKILL))
+    assert isinstance(outcome.error, WorkerDiedError)
+    assert outcome.output == "so far so good\n"
+    assert outcome.error.__notes__ == ["It had printed:\nso far so good"]
+
+
+def test_a_crash_says_where_it_happened(one: Driver) -> None:
+    outcome = one.outcome(one.submit(f.crash))
+    assert isinstance(outcome.error, WorkerDiedError)
+    assert outcome.output.startswith("Fatal Python error: Segmentation fault")
+    assert "in crash" in outcome.output
+
+
+def test_what_an_ended_call_printed_is_kept(one: Driver, fifo: Callable[[str], str]) -> None:
+    gate = fifo("gate")
+    call = one.submit(f.speak_and_pass_gate, gate)
+    with open(gate, "w"):
+        assert one.end(call)
+        outcome = one.outcome(call)
+    assert outcome.cancelled
+    assert outcome.output == "waiting\n"
+
+
 def test_without_capture_output_goes_where_it_went(capfd: pytest.CaptureFixture[str]) -> None:
     with Driver(ProcessBackend(1, mp_context="spawn", capture_output=False)) as driver:
         assert driver.outcome(driver.submit(f.speak, "free")).output == ""

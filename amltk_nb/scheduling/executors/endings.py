@@ -12,9 +12,9 @@ from amltk_nb.scheduling.shipping import reason, rebuilt_error, unpack
 __all__ = ["cancelled", "outcome"]
 
 
-def cancelled(call: Call) -> Outcome:
+def cancelled(call: Call, output: str = "") -> Outcome:
     """Make the outcome of a call that was ended on purpose or left out."""
-    return Outcome(call, cancelled=True, worker=call.worker)
+    return Outcome(call, cancelled=True, worker=call.worker, output=output)
 
 
 def outcome(call: Call, item: tuple[Any, ...], worker: str) -> Outcome:

@@ -24,6 +24,7 @@ from amltk_nb.scheduling.wire import (
     Part,
     encoded,
 )
+from amltk_nb.scheduling.worker_output import OutputFile
 
 __all__ = ["Worker", "close_inherited"]
 
@@ -50,19 +51,26 @@ class Worker:
         "is_killed",
         "is_ready",
         "is_retiring",
+        "last_words",
         "n_before",
         "n_function_bytes",
         "n_sent",
         "name",
         "numbers",
         "order",
+        "output",
         "pid",
         "process",
         "sent_at",
     )
 
-    def __init__(self, slot: int, board: Board) -> None:
+    def __init__(self, slot: int, board: Board, *, captures: bool) -> None:
         """Make the channel, so that a batch can be written before the process exists.
+
+        Args:
+            slot: its place on the board.
+            board: where it will count.
+            captures: whether to take what its calls print.
 
         Raises:
             OSError: no descriptor is left.
@@ -70,6 +78,12 @@ class Worker:
         with forking:
             self.channel, self.child_end = Channel.pair()
             _ends.update((self.channel, self.child_end))
+        try:
+            self.output = OutputFile() if captures else None
+        except OSError:
+            self.close_child_end()
+            self._close_channel()
+            raise
         self.board_slot = slot
         self.numbers = board.slot(slot)
         for i in range(len(self.numbers)):
@@ -85,6 +99,7 @@ class Worker:
         self.n_function_bytes = 0
         self.is_ready = self.is_busy = self.is_retiring = self.is_killed = False
         self.ending: Call | None = None  # what it is being killed for
+        self.last_words = ""  # what its call had printed when it died
         self.failure = ""  # why it could not start, in its own words
 
     def take(self, calls: Sequence[Call]) -> list[Part]:
@@ -166,8 +181,10 @@ class Worker:
 
     def reap(self) -> str:
         """Give everything back once the channel has ended; returns how the process ended."""
-        _ends.discard(self.channel)
-        self.channel.close()
+        self._close_channel()
+        if self.output is not None:
+            self.last_words = self.output.left()
+            self.output.close()
         process, self.process = self.process, None
         if process is None:
             return self.failure or "it was never started"
@@ -180,6 +197,10 @@ class Worker:
             process.join()
             process.close()
         return how
+
+    def _close_channel(self) -> None:
+        _ends.discard(self.channel)
+        self.channel.close()
 
     def kill(self) -> None:
         """Kill the process alone, if it was started."""

@@ -39,6 +39,7 @@ from amltk_nb.scheduling.process_life import end_trees
 from amltk_nb.scheduling.shipping import reason
 from amltk_nb.scheduling.snapshot import WorkerRecord
 from amltk_nb.scheduling.wire import Board, Part
+from amltk_nb.scheduling.worker_output import OutputFile
 
 __all__ = ["Pool"]
 
@@ -48,6 +49,7 @@ _RETRY_START_S = 5.0
 _MAX_RETURNS = 3  # how often a call may finish unseen on a dying worker before it is suspected
 _KILL_S = 2.0
 _REPORT_S = 0.02
+_NOTE_TEXT = 2_000  # characters
 # A batch is made for some 20 ms; what has not begun after this may go to another worker.
 _LATE_S = 0.04
 
@@ -60,7 +62,9 @@ class Pool:
         listener: Listener,
         context: BaseContext,
         n_workers: int,
-        setup: Callable[[int], child.Setup],
+        setup: Callable[[int, OutputFile | None], child.Setup],
+        *,
+        captures: bool,
     ) -> None:
         """Get ready; no process is started, but the fork server warms up in the background.
 
@@ -68,11 +72,13 @@ class Pool:
             listener: who is told.
             context: one of those of `launch`.
             n_workers: at most so many at a time.
-            setup: makes what the worker of a slot is told.
+            setup: makes what the worker of a slot is told, with the file for its output.
+            captures: whether that is taken.
         """
         self._context = context
         self._forks = context.get_start_method() == "fork"
         self._setup = setup
+        self._captures = captures
         self._n_max = n_workers
         self._lock = threading.Lock()
         self._someone_left = threading.Condition(self._lock)
@@ -220,7 +226,7 @@ class Pool:
     def _add_worker(self, calls: Sequence[Call]) -> Worker | None:
         slot = self._free_slots.pop()
         try:
-            worker = Worker(slot, self._board)
+            worker = Worker(slot, self._board, captures=self._captures)
         except OSError as error:
             self._free_slots.append(slot)
             self._note_failure(reason(error))
@@ -314,7 +320,7 @@ class Pool:
         if not worker.is_killed:
             mine = worker.child_end
             inherited = partial(close_inherited, mine) if self._forks else None
-            args = (self._setup(worker.board_slot), mine, self._board, inherited)
+            args = (self._setup(worker.board_slot, worker.output), mine, self._board, inherited)
             process: Any = self._context.Process(  # type: ignore[attr-defined]
                 target=child.main, args=args, name=worker.name
             )
@@ -398,7 +404,7 @@ class Pool:
         unseen = [call for call in worker.order[:finished] if call in left]
         for call in left:
             if call is worker.ending:
-                news.outcomes.append(cancelled(call))
+                news.outcomes.append(cancelled(call, worker.last_words))
             elif call is running and not worker.is_killed:
                 self._fail(call, worker, worker.obituary(call, how, len(unseen)), news)
             elif call in unseen and self._is_suspect(call):
@@ -418,7 +424,10 @@ class Pool:
 
     def _fail(self, call: Call, worker: Worker, text: str, news: News) -> None:
         self._n_returns.pop(call.id, None)
-        news.outcomes.append(Outcome(call, error=WorkerDiedError(text), worker=worker.name))
+        error, output = WorkerDiedError(text), worker.last_words
+        if output:
+            error.add_note(f"It had printed:\n{output[-_NOTE_TEXT:].rstrip()}")
+        news.outcomes.append(Outcome(call, error=error, worker=worker.name, output=output))
 
     def _report_broken(self, calls: Sequence[Call], news: News) -> None:
         text = (

@@ -24,6 +24,7 @@ from amltk_nb.scheduling.functions import ship_function
 from amltk_nb.scheduling.shipping import ship_arguments
 from amltk_nb.scheduling.snapshot import WorkerRecord
 from amltk_nb.scheduling.worker import Setup
+from amltk_nb.scheduling.worker_output import OutputFile
 
 __all__ = ["ProcessBackend"]
 
@@ -74,7 +75,9 @@ class ProcessBackend(Backend):
         """
         if self._pool is not None:
             raise RuntimeError("This process backend is open already; close it first.")
-        self._pool = Pool(listener, self._context, self.n_workers, self._setup)
+        self._pool = Pool(
+            listener, self._context, self.n_workers, self._setup, captures=self._capture_output
+        )
 
     def prepare(self, call: Call) -> None:
         """Pickle the function and the arguments as they are now.
@@ -128,13 +131,13 @@ class ProcessBackend(Backend):
         """Say what each worker does now."""
         return self._pool.records() if self._pool is not None else ()
 
-    def _setup(self, slot: int) -> Setup:
+    def _setup(self, slot: int, output: OutputFile | None) -> Setup:
         return Setup(
             slot=slot,
             parent_pid=os.getpid(),
             environ=dict(os.environ),
             initializer=self._initializer,
-            capture_output=self._capture_output,
+            output=output,
             n_threads=self._n_threads,
         )
 
