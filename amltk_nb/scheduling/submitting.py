@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from amltk_nb import host
 from amltk_nb.errors import CannotEndError
@@ -13,13 +13,16 @@ from amltk_nb.scheduling.core import SchedulerCore
 from amltk_nb.scheduling.plugins.base import Plugin, admit, release_all, tell_accepted
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.scheduling.task import Task
-from amltk_nb.scheduling.waiting import AsCompleted, gathered, waited
+from amltk_nb.scheduling.waiting import AsCompleted, futures_in, gathered, waited
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.scheduler import Scheduler
 
 __all__ = ["Submitting"]
 
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -162,13 +165,61 @@ class Submitting(SchedulerCore):
             else 0
         )
 
-    def map(self, fn: Callable[..., R], *iterables: Iterable[Any]) -> list[Future[R]]:
-        """Submit `fn` once per element of the iterables; returns the futures in order."""
+    @overload
+    def map(self, fn: Callable[[A], R], one: Iterable[A], /) -> list[Future[R]]: ...
+    @overload
+    def map(
+        self, fn: Callable[[A, B], R], one: Iterable[A], two: Iterable[B], /
+    ) -> list[Future[R]]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[[A, B, C], R],
+        one: Iterable[A],
+        two: Iterable[B],
+        three: Iterable[C],
+        /,
+    ) -> list[Future[R]]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., R],
+        one: Iterable[Any],
+        two: Iterable[Any],
+        three: Iterable[Any],
+        four: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+    ) -> list[Future[R]]: ...
+    def map(self, fn: Callable[..., R], /, *iterables: Iterable[Any]) -> list[Future[R]]:
+        """Submit once per element of the iterables, as the builtin `map` would call.
+
+        Returns:
+            The futures, in order; as many as the shortest iterable has elements.
+
+        Raises:
+            SchedulerNotRunningError: before a run and after it.
+            TypeError: `fn` cannot be called, or there is no iterable.
+        """
+        if not callable(fn):
+            raise TypeError(f"map({fn!r}): pass the function itself, then the iterables.")
+        if not iterables:
+            name = getattr(fn, "__name__", fn)
+            raise TypeError(f"map({name}): pass at least one iterable of arguments.")
+        self.live_run()
         return [self.submit(fn, *args) for args in zip(*iterables, strict=False)]
 
+    @overload
+    async def gather(
+        self, futures: Iterable[Future[R]], *, return_exceptions: Literal[False] = False
+    ) -> list[R]: ...
+    @overload
+    async def gather(
+        self, futures: Iterable[Future[R]], *, return_exceptions: bool
+    ) -> list[R | BaseException]: ...
     async def gather(
         self, futures: Iterable[Future[R]], *, return_exceptions: bool = False
-    ) -> list[R]:
+    ) -> list[Any]:
         """Wait for all; interrupting the wait leaves the calls alone.
 
         Args:
@@ -177,8 +228,13 @@ class Submitting(SchedulerCore):
 
         Returns:
             The results in the order of the futures.
+
+        Raises:
+            TypeError: something among them is no future.
+            BaseException: without `return_exceptions`, the first error of a call; the others go on.
         """
-        return await gathered(futures, return_exceptions=return_exceptions)
+        found = futures_in(futures, "gather")
+        return await gathered(found, return_exceptions=return_exceptions)
 
     def as_completed(
         self, futures: Iterable[Future[R]], *, timeout: float | None = None
@@ -188,10 +244,14 @@ class Submitting(SchedulerCore):
         In a `with scheduler:` block outside of any loop, `for` works on this thread.
 
         Args:
-            futures: of any calls.
+            futures: of any calls; one that is there twice is yielded once.
             timeout: seconds for all of them together; then TimeoutError is raised.
+
+        Raises:
+            TypeError: something among them is no future.
         """
-        return AsCompleted(futures, timeout=timeout, loop=self._resting_loop())
+        found = futures_in(futures, "as_completed")
+        return AsCompleted(found, timeout=timeout, loop=self._resting_loop())
 
     def wait(self, future: Future[R], timeout: float | None = None) -> R:
         """Wait on another thread than the loop's for a call to end.

@@ -147,7 +147,14 @@ class Task(Emitter, Generic[P, R]):
 
         Returns:
             The futures, in order, without those that a plugin refused.
+
+        Raises:
+            SchedulerNotRunningError: the scheduler does not take calls now.
+            TypeError: there is no iterable.
         """
+        if not iterables:
+            raise TypeError("map(): pass at least one iterable of arguments.")
+        self.scheduler.live_run()
         futures = (self.submit(*args) for args in zip(*iterables, strict=False))  # type: ignore[call-arg]
         return [future for future in futures if future is not None]
 

@@ -12,16 +12,53 @@ from typing import Any, Generic, TypeVar
 
 from amltk_nb.scheduling.call import Future
 
-__all__ = ["AsCompleted", "gathered", "in_thread", "waited"]
+__all__ = ["AsCompleted", "futures_in", "gathered", "in_thread", "waited"]
 
 R = TypeVar("R")
 
 
-async def gathered(futures: Iterable[Future[R]], *, return_exceptions: bool) -> list[R]:
-    """Wait for all; each is shielded, so that an interrupted wait cancels no call."""
-    waits = [asyncio.shield(future) for future in futures]
-    results = await asyncio.gather(*waits, return_exceptions=return_exceptions)
-    return list(results)  # type: ignore[arg-type]
+def futures_in(futures: Iterable[Future[R]], verb: str) -> list[Future[R]]:
+    """List the futures that a verb was given.
+
+    Raises:
+        TypeError: a single future, or something else among them.
+    """
+    if isinstance(futures, asyncio.Future):  # which can be iterated over, for `await`
+        raise TypeError(f"{verb}() was given {futures!r}: pass a list of futures.")
+    found = list(futures)
+    for place, future in enumerate(found):
+        if future is None:
+            raise TypeError(
+                f"{verb}() was given None in place {place}: a plugin refused that call. "
+                "Leave those out: [future for future in futures if future is not None]."
+            )
+        if not isinstance(future, asyncio.Future):
+            raise TypeError(
+                f"{verb}() was given {future!r} in place {place}: pass futures, as submit() "
+                "returns them."
+            )
+    return found
+
+
+async def gathered(futures: list[Future[R]], *, return_exceptions: bool) -> list[Any]:
+    """Wait for all; each is shielded, so that an interrupted wait cancels no call.
+
+    Those that have ended are only read: the loop of an earlier run may be closed.
+    """
+    ended = [future for future in futures if future.done()]
+    if not return_exceptions:
+        for future in ended:
+            future.result()
+    waits = [asyncio.shield(future) for future in futures if not future.done()]
+    await asyncio.gather(*waits, return_exceptions=return_exceptions)
+    return [_outcome(future) if return_exceptions else future.result() for future in futures]
+
+
+def _outcome(future: Future[R]) -> R | BaseException:
+    try:
+        return future.result()
+    except BaseException as error:
+        return error
 
 
 def waited(
@@ -38,13 +75,27 @@ def waited(
         TimeoutError: the call took longer than `timeout` seconds.
         RuntimeError: this is the loop's own thread.
     """
-    if loop is not None:
-        return loop.run_until_complete(asyncio.wait_for(asyncio.shield(future), timeout))
     if not future.done():
-        ended: cf.Future[None] = cf.Future()
-        _watch(future, lambda _: ended.set_result(None))
-        ended.result(timeout)
+        try:
+            _await_end(future, timeout, loop)
+        except TimeoutError:
+            if not future.done():  # else it is the call's own
+                told = f"call {future.call.id} of {future.call.describe()}"
+                raise TimeoutError(f"{told} did not end within {timeout} s; it goes on.") from None
     return future.result()
+
+
+def _await_end(
+    future: Future[Any], timeout: float | None, loop: asyncio.AbstractEventLoop | None
+) -> None:
+    if loop is not None:
+        loop.run_until_complete(asyncio.wait([future], timeout=timeout))
+        if not future.done():
+            raise TimeoutError
+        return
+    ended: cf.Future[None] = cf.Future()
+    _watch(future, lambda _: ended.set_result(None))
+    ended.result(timeout)
 
 
 class AsCompleted(Generic[R]):
@@ -60,23 +111,29 @@ class AsCompleted(Generic[R]):
         """Take the futures.
 
         Args:
-            futures: of any calls.
+            futures: of any calls; one that is there twice is yielded once.
             timeout: seconds for all of them together.
             loop: one that rests, to be turned by `for` on this thread.
         """
-        self._futures = list(futures)
+        self._futures = list(dict.fromkeys(futures))
         self._timeout = timeout
         self._loop = loop
 
     async def __aiter__(self) -> AsyncIterator[Future[R]]:
+        loop = asyncio.get_running_loop()
         ended: asyncio.Queue[Future[R]] = asyncio.Queue()
         for future in self._futures:
-            future.add_done_callback(ended.put_nowait)
-        loop = asyncio.get_running_loop()
+            _follow(future, ended.put_nowait, loop)
         deadline = None if self._timeout is None else loop.time() + self._timeout
-        for _ in self._futures:
-            async with asyncio.timeout_at(deadline):  # not around the yield: it would cancel
-                future = await ended.get()  # whatever the loop's body awaits
+        for n in range(len(self._futures)):
+            if ended.empty():
+                try:
+                    async with asyncio.timeout_at(deadline):  # not around the yield: it would
+                        future = await ended.get()  # cancel whatever the loop's body awaits
+                except TimeoutError:
+                    raise self._timed_out(n) from None
+            else:  # those that have ended come first, even if no time is left
+                future = ended.get_nowait()
             yield future
 
     def __iter__(self) -> Iterator[Future[R]]:
@@ -96,12 +153,33 @@ class AsCompleted(Generic[R]):
         for future in self._futures:
             _watch(future, ended.put)
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        for _ in self._futures:
+        for n in range(len(self._futures)):
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 yield ended.get(timeout=left)
             except Empty:
-                raise TimeoutError(f"not all calls ended within {self._timeout} s") from None
+                raise self._timed_out(n) from None
+
+    def _timed_out(self, n_ended: int) -> TimeoutError:
+        left, n = len(self._futures) - n_ended, len(self._futures)
+        return TimeoutError(
+            f"{left} of {n} calls did not end within {self._timeout} s; they go on."
+        )
+
+
+def _follow(
+    future: Future[R], tell: Callable[[Any], object], loop: asyncio.AbstractEventLoop
+) -> None:
+    """Have `tell` called when a future ends; this is the thread of `loop`."""
+    if future.done():
+        tell(future)
+    elif future.get_loop() is loop:
+        future.add_done_callback(tell)
+    else:
+        raise RuntimeError(
+            "the call belongs to another event loop, which this one would wait for for ever. Use "
+            "`for future in scheduler.as_completed(futures)` in a plain thread."
+        )
 
 
 def _watch(future: Future[R], tell: Callable[[Any], object]) -> None:
