@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.exit_state import ExitCode, ExitState
     from amltk_nb.scheduling.plugins.base import Plugin
     from amltk_nb.scheduling.plugins.limiter import CallLimiter, Limiter
+    from amltk_nb.scheduling.plugins.retry import Retry
     from amltk_nb.scheduling.queue_monitor import QueueMonitor
     from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.scheduler import Scheduler
@@ -39,6 +40,7 @@ __all__ = [
     "Limiter",
     "Plugin",
     "QueueMonitor",
+    "Retry",
     "Run",
     "Scheduler",
     "SchedulerNotRunningError",
@@ -61,6 +63,7 @@ _HOMES = {
     "Limiter": "amltk_nb.scheduling.plugins.limiter",
     "Plugin": "amltk_nb.scheduling.plugins.base",
     "QueueMonitor": "amltk_nb.scheduling.queue_monitor",
+    "Retry": "amltk_nb.scheduling.plugins.retry",
     "Run": "amltk_nb.scheduling.run",
     "Scheduler": "amltk_nb.scheduling.scheduler",
     "SchedulerNotRunningError": "amltk_nb.errors",

@@ -10,7 +10,7 @@ from amltk_nb.scheduling.states import CALL_MOVES, ENDED, CallState, checked_mov
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.plugins.base import Plugin
-    from amltk_nb.scheduling.snapshot import CallRecord
+    from amltk_nb.scheduling.snapshot import CallRecord, ProgressRecord
     from amltk_nb.scheduling.task import Task
 
 __all__ = ["Call", "Future", "Outcome"]
@@ -71,10 +71,13 @@ class Call:
         "future",
         "id",
         "kwargs",
+        "not_before",
         "output",
         "payload",
         "plugins",
+        "progress",
         "record",
+        "repeated_as",
         "resubmitted_from",
         "result_text",
         "seconds",
@@ -117,6 +120,7 @@ class Call:
         self.plugins: tuple[Plugin, ...] = ()  # that let it in, to be released at its end
         self.future: Future[Any] | None = None
         self.payload: Any = None  # what the backend made of it to send; its own business
+        self.progress: ProgressRecord | None = None  # what it reported last
         self.record: CallRecord | None = None  # made once, when it has ended
         self.canceller: Callable[[Call], bool] | None = None
         self.started_at: float | None = None
@@ -128,6 +132,8 @@ class Call:
         self.result_text: str | None = None
         self.output: str = ""  # what it printed in its worker, bounded
         self.resubmitted_from: int | None = None
+        self.repeated_as: int | None = None  # the id of the call that was made to repeat this one
+        self.not_before: float | None = None  # seconds since the epoch, for one that waits for it
 
     @property
     def work(self) -> Work:
@@ -155,6 +161,23 @@ class Call:
     def cancel(self) -> bool:
         """Take it back; see `Future.cancel`."""
         return self.canceller(self) if self.canceller is not None else False
+
+    def next_attempt(self, id: int, *, submitted_at: float) -> Call:  # noqa: A002
+        """Make a queued call that does the same once more, for the same future.
+
+        It takes over what plugins and backend made of this one, so nothing is asked or pickled
+        again, and later edits of arguments or function do not matter to it.
+
+        Args:
+            id: for the new call.
+            submitted_at: seconds since the epoch.
+        """
+        call = Call(id, self.fn, self.args, self.kwargs, task=self.task, submitted_at=submitted_at)
+        call.altered, call.plugins, call.payload = self.altered, self.plugins, self.payload
+        call.canceller, call.args_text = self.canceller, self.args_text
+        call.resubmitted_from, call.attempt = self.id, self.attempt + 1
+        self.repeated_as = id
+        return call
 
     def describe(self) -> str:
         """Name its function, for messages."""

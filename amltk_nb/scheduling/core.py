@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from amltk_nb import host
 from amltk_nb.errors import CallNotFoundError, SchedulerNotRunningError
@@ -26,11 +35,17 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from amltk_nb.events.event import Key, Takes
+    from amltk_nb.events.handler import OptionKeywords
     from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.scheduling.task import Task
 
 __all__ = ["SchedulerCore"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _LIVE = frozenset({RunState.RUNNING, RunState.PAUSED})
 
@@ -102,7 +117,7 @@ class SchedulerCore:
         self.n_runs = 0
         self.version = 0
         self.last_run: Run | None = None
-        self._ids = count(1)
+        self.call_ids = count(1)
         self._ref_keys: dict[str, object] = {}  # ref → the cell that made the task
         self._observers: tuple[Observer, ...] = ()
         self._watchers: tuple[Callable[[], None], ...] = ()
@@ -141,14 +156,32 @@ class SchedulerCore:
         """How often each of the scheduler's events was emitted, over all runs."""
         return self.emitter.event_counts
 
+    @overload
+    def on(self, event: Takes[F], callback: F, **options: Unpack[OptionKeywords]) -> F: ...
+    @overload
+    def on(
+        self, event: Event[P], **options: Unpack[OptionKeywords]
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+    @overload
+    def on(self, event: Key, callback: F, **options: Unpack[OptionKeywords]) -> F: ...
+    @overload
+    def on(self, event: Key, **options: Unpack[OptionKeywords]) -> Callable[[F], F]: ...
     def on(self, event: Any, *args: Any, **options: Any) -> Any:
         """Register a callback; see `Emitter.on`."""
         return self.emitter.on(event, *args, **options)
 
-    def emit(self, event: Any, *args: Any, **kwargs: Any) -> None:
+    @overload
+    def emit(self, event: Event[P], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+    @overload
+    def emit(self, event: Key, /, *args: Any, **kwargs: Any) -> None: ...
+    def emit(self, event: Any, /, *args: Any, **kwargs: Any) -> None:
         """Emit an event of one's own; see `Emitter.emit`."""
         self.emitter.emit(event, *args, **kwargs)
 
+    @overload
+    def subscriber(self, event: Event[P]) -> Subscriber[P]: ...
+    @overload
+    def subscriber(self, event: Key) -> Subscriber[...]: ...
     def subscriber(self, event: Any) -> Subscriber[...]:
         """Return the subscriber of an event; see `Emitter.subscriber`."""
         return self.emitter.subscriber(event)
@@ -344,11 +377,6 @@ class SchedulerCore:
         if run is None or self.state not in _LIVE:
             raise SchedulerNotRunningError(self.not_running_message())
         return run
-
-    def known_calls(self) -> Sequence[Call]:
-        """List the calls that are under way or remembered."""
-        active = list(self.last_run.traffic.active.values()) if self.last_run else []
-        return [*self.history.latest(), *active]
 
     def dashboard(self, *views: str) -> Any:
         """Make a live dashboard of its own, to be displayed in a cell.

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.executors.base import Backend
@@ -44,7 +44,8 @@ class Dispatcher:
         self._clock = clock
         self.lock = threading.RLock()
         self.paused = False
-        self.n_queued = 0
+        self._n_ready = 0  # of those in the deque, how many still wait
+        self._held: dict[int, Call] = {}  # waiting for their time, by id
         self._n_handed_over = 0  # under the lock
         self.n_left = 0  # of these, how many have ended; counted by the loop's thread alone
         self._backend = backend
@@ -58,9 +59,19 @@ class Dispatcher:
     def add(self, call: Call) -> None:
         """Put a call at the end of the queue and start what can start; under the lock."""
         self._ready.append(call)
-        self.n_queued += 1
+        self._n_ready += 1
         if not self._is_full:
             self._hand_over()
+
+    def hold(self, call: Call) -> None:
+        """Keep a call out of the queue until `let_in`; it waits all the same. Under the lock."""
+        self._held[call.id] = call
+
+    def let_in(self, call: Call) -> None:
+        """Put a call that was held at the end of the queue, unless it was taken back meanwhile."""
+        with self.lock:
+            if self._held.pop(call.id, None) is not None:
+                self.add(call)
 
     def give_back(self, calls: Sequence[Call]) -> None:
         """Put calls that never began back at the front, in their order."""
@@ -74,15 +85,23 @@ class Dispatcher:
             if call.state is not CallState.QUEUED:
                 return False
             call.move(CallState.CANCELLED)
-            self.n_queued -= 1
+            if self._held.pop(call.id, None) is None:
+                self._n_ready -= 1
             return True
 
     def take_back_all(self) -> list[Call]:
         """Cancel every call that waits; returns them in their order."""
         with self.lock:
-            waiting = [call for call in self._ready if self.take_back(call)]
+            waiting = [
+                call for call in (*self._ready, *self._held.values()) if self.take_back(call)
+            ]
             self._ready.clear()
             return waiting
+
+    @property
+    def n_queued(self) -> int:
+        """How many calls wait, for a worker or for their time."""
+        return self._n_ready + len(self._held)
 
     @property
     def n_running(self) -> int:
@@ -90,7 +109,7 @@ class Dispatcher:
         return self._n_handed_over - self.n_left
 
     def upcoming(self, n: int) -> list[Call]:
-        """Return the next `n` calls in the order they will start."""
+        """Return the next `n` calls in the order they will start; those that are held come last."""
         with self.lock:
             return list(islice(self._waiting(), n))
 
@@ -108,7 +127,7 @@ class Dispatcher:
         with self.lock:
             self._is_full = False
             self._hand_over()
-            if self._batching and not self.n_queued and not self.paused:
+            if self._batching and not self._n_ready and not self.paused:
                 self._even_out()
 
     def _even_out(self) -> None:
@@ -122,11 +141,11 @@ class Dispatcher:
             call.move(CallState.QUEUED)
             call.worker = call.started_at = None
         self._ready.extendleft(reversed(calls))
-        self.n_queued += len(calls)
+        self._n_ready += len(calls)
         self._n_handed_over -= len(calls)
 
     def _hand_over(self) -> None:
-        while self.n_queued and not self.paused:
+        while self._n_ready and not self.paused:
             if self._backend.slots() <= 0:
                 self._is_full = True
                 return
@@ -143,7 +162,7 @@ class Dispatcher:
         ready = self._ready
         batch: list[Call] = []
         # Half of an even share: the other workers, and this one's next batch, find work too.
-        fair = min(_BATCH_MAX, (self.n_queued - 1) // (2 * self._backend.n_workers))
+        fair = min(_BATCH_MAX, (self._n_ready - 1) // (2 * self._backend.n_workers))
         n_most = max(1, fair) if self._batching else 1
         budget_s = _BATCH_WORK_S
         while len(batch) < n_most:
@@ -154,7 +173,7 @@ class Dispatcher:
                     break
                 batch.append(call)
             ready.popleft()
-        self.n_queued -= len(batch)
+        self._n_ready -= len(batch)
         return batch
 
     def _expect(self, call: Call) -> float:
@@ -162,7 +181,8 @@ class Dispatcher:
         return self._expected_s.get(call.task or _kind(call), _BATCH_WORK_S)
 
     def _waiting(self) -> Iterator[Call]:
-        return (call for call in self._ready if call.state is CallState.QUEUED)
+        queued = (call for call in self._ready if call.state is CallState.QUEUED)
+        return chain(queued, sorted(self._held.values(), key=lambda call: call.not_before or 0.0))
 
 
 def _kind(call: Call) -> object:

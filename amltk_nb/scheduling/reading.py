@@ -239,6 +239,8 @@ def _record(call: Call) -> CallRecord:
         attempt=call.attempt,
         error=error_line(call.error) if call.error is not None else None,
         resubmitted_from=call.resubmitted_from,
+        not_before=call.not_before,
+        progress=call.progress,
     )
     if ended_at is not None:
         call.record = record

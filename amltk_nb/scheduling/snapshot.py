@@ -20,6 +20,7 @@ __all__ = [
     "LogRecord",
     "Observer",
     "PluginRecord",
+    "ProgressRecord",
     "RunRecord",
     "Snapshot",
     "TaskRecord",
@@ -69,6 +70,22 @@ class TaskRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressRecord:
+    """How far a call is, by its own report."""
+
+    n: float  # done, in whatever unit
+    total: float | None = None  # to do in the same unit; None: unknown
+    metrics: Mapping[str, Any] = field(default_factory=dict)  # plain values, as reported with it
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of it is done, from 0 to 1; None: unknown."""
+        if self.total is None or not self.total > 0 or self.n != self.n:
+            return None
+        return min(1.0, max(0.0, self.n / self.total))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
     """One call; short texts only, so that a thousand of them stay small."""
 
@@ -85,6 +102,8 @@ class CallRecord:
     attempt: int = 1
     error: str | None = None  # "ValueError: bad C", one line
     resubmitted_from: int | None = None
+    not_before: float | None = None  # of a queued call that waits for its time, as in a retry
+    progress: ProgressRecord | None = None  # what it reported last, if it does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

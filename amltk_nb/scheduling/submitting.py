@@ -87,7 +87,7 @@ class Submitting(SchedulerCore):
         work = admit(plugins, (fn, args, kwargs)) if plugins else (fn, args, kwargs)
         if work is None:
             return None
-        call = Call(next(self._ids), fn, args, kwargs, task=task, submitted_at=self.clock())
+        call = Call(next(self.call_ids), fn, args, kwargs, task=task, submitted_at=self.clock())
         if plugins:
             call.altered, call.plugins = work, plugins
         if origin is not None:
@@ -100,6 +100,8 @@ class Submitting(SchedulerCore):
         except BaseException:
             release_all(plugins, None)
             raise
+        if origin is not None:
+            origin.repeated_as = call.id
         return future
 
     def resubmit(self, call: Call | Future[Any], *args: Any, **kwargs: Any) -> Future[Any] | None:
@@ -132,9 +134,8 @@ class Submitting(SchedulerCore):
         return [future for future in again if future is not None]
 
     def failed_calls(self) -> list[Call]:
-        """List the remembered failures that were not resubmitted, in the order they failed."""
-        tried_again = {c.resubmitted_from for c in self.known_calls()}
-        return [call for call in self.history.failed() if call.id not in tried_again]
+        """List the remembered failures that were not repeated since, in the order they failed."""
+        return [call for call in self.history.failed() if call.repeated_as is None]
 
     def cancel(self, call: Call | Future[Any]) -> bool:
         """Take one call back: at once if it is queued, by ending its worker if it runs.

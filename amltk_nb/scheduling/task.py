@@ -88,7 +88,7 @@ class Task(Emitter, Generic[P, R]):
         # Only a notebook's own functions change; the host need not be asked about others.
         self._late = late and getattr(function, "__module__", None) == "__main__"
         self._signature: tuple[Any, str] | None = None
-        self.n_called = 0  # accepted calls, over all runs
+        self.n_called = 0  # accepted calls and attempts of retried ones, over all runs
         self.counts: Counter[CallState] = Counter()  # of ended calls, over all runs
         self.in_batches: dict[Future[R], TaskBatch[R]] = {}  # calls to be told of to a batch
         for spec in TASK_EVENTS:

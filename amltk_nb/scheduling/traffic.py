@@ -16,7 +16,8 @@ from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.dispatch import Dispatcher
 from amltk_nb.scheduling.inbox import Inbox
-from amltk_nb.scheduling.plugins.base import release_all
+from amltk_nb.scheduling.plugins.base import received, release_all
+from amltk_nb.scheduling.retries import Retries
 from amltk_nb.scheduling.settling import book, resolve, tell
 from amltk_nb.scheduling.states import CallState
 
@@ -47,7 +48,8 @@ class Traffic:
         self.inbox: Inbox[Outcome | Callable[[], None]] = Inbox(
             run.loop, handle=self._handle, settled=run.settled, pause_s=pause_s
         )
-        self.n_accepted = 0
+        self.n_accepted = 0  # attempts of retried calls included, as in all counts
+        self._retries = Retries(run, self)
         self._cancels_asked: set[int] = set()
         self._watched_fds: list[int] = []
         self._backend = scheduler.backend
@@ -71,10 +73,7 @@ class Traffic:
         with self.dispatch.lock:
             if self._run.ending:
                 raise SchedulerNotRunningError(self._scheduler.not_running_message())
-            self.active[call.id] = call
-            self.n_accepted += 1
-            if call.task is not None:
-                call.task.n_called += 1
+            self.enter(call)
             if not on_loop:  # before anything that a worker may say of it
                 self.inbox.put(lambda: self._announce(call))
             if error is None:
@@ -86,6 +85,13 @@ class Traffic:
             self._announce(call)
         else:
             self._scheduler.tell_watchers()
+
+    def enter(self, call: Call) -> None:
+        """Count a call among those that have not ended; under the dispatch lock."""
+        self.active[call.id] = call
+        self.n_accepted += 1
+        if call.task is not None:
+            call.task.n_called += 1
 
     def _announce(self, call: Call) -> None:
         scheduler, task = self._scheduler, call.task
@@ -220,34 +226,53 @@ class Traffic:
             self._run.faults.end_with(error)
 
     def _settle(self, outcome: Outcome) -> None:
-        """End one call: state, future, plugins, history, then its events and the policy."""
+        """End one call: state, future, plugins, history, then its events and the policy.
+
+        One that failed and is to run again ends without a word: another one takes its future.
+        """
         call = outcome.call
         if self.active.pop(call.id, None) is None:
             return
+        has_run = call.state is CallState.RUNNING
+        if call.plugins and has_run and outcome.error is None and not outcome.cancelled:
+            self._receive(outcome)
         future, call.future = call.future, None
         assert future is not None
         asked = call.state is CallState.CANCELLED
         if self._cancels_asked and call.id in self._cancels_asked:
             self._cancels_asked.discard(call.id)
             asked = True
-        self.dispatch.n_left += call.state is CallState.RUNNING
+        self.dispatch.n_left += has_run
         book(call, outcome, now=self._scheduler.clock())
+        if call.plugins:
+            self._retries.forget(call)
+            may_run_again = call.error is not None and has_run and not asked
+            if may_run_again and self._retries.again(call, future):
+                return
         resolve(future, call, outcome.value)
-        self._let_go(call)
+        if call.plugins:
+            self._release(call)
+        self.put_away(call)
         tell(self._scheduler, call, future, outcome.value)
         if call.error is not None:
             self._run.faults.decide(call.error)
         elif call.state is CallState.CANCELLED and not asked:
             self._run.faults.cancelled(call)
 
+    def _receive(self, outcome: Outcome) -> None:
+        call = outcome.call
+        try:
+            outcome.value = received(call.plugins, call, outcome.value)
+        except BaseException as error:
+            outcome.value, outcome.error = None, error
+
     def _release(self, call: Call) -> None:
         for error in release_all(call.plugins, call):
             where = f"a plugin releasing call {call.id} of {call.describe()}"
             self._run.faults.failed(error, where)
 
-    def _let_go(self, call: Call) -> None:
-        if call.plugins:
-            self._release(call)
+    def put_away(self, call: Call) -> None:
+        """Count and remember a call that has ended, without what only running needs."""
         if call.task is not None:
             call.task.counts[call.state] += 1
         call.payload = None

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from rich.console import Console
 
+import amltk_nb.scheduling.executors.process  # noqa: F401 - reads files when first imported
 from amltk_nb import ExitCode, Plugin, Scheduler
 from amltk_nb.errors import PluginError
 from amltk_nb.scheduling.plugins.base import Submission

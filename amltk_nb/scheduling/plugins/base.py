@@ -8,6 +8,7 @@ takes in `pre_submit` it can give back, whatever happens between.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from weakref import ReferenceType, ref
 
@@ -27,8 +28,11 @@ __all__ = [
     "admit",
     "as_plugins",
     "claim",
+    "received",
     "release_all",
+    "retry_delay",
     "tell_accepted",
+    "tell_retried",
 ]
 
 Submission: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -54,6 +58,31 @@ class Plugin:
 
     def accepted(self, call: Call) -> None:
         """Be told of the call that became of a submission, before it can start; on any thread."""
+
+    def received(self, call: Call, value: Any) -> Any:
+        """See what a call returned before anybody else does, on the loop's thread.
+
+        Returns:
+            What shall be the result: the value, or what it held if `pre_submit` put a function in
+            place that wraps it.
+        """
+        return value
+
+    def retry_after(self, call: Call, error: BaseException) -> float | None:
+        """Be asked whether a call that has run and failed shall run again, on the loop's thread.
+
+        Returns:
+            After how many seconds; None leaves the error as it is. The first plugin that wants it
+            again decides.
+        """
+        return None
+
+    def retried(self, former: Call, call: Call) -> None:
+        """Be told that a new call takes the place of a failed one, for the same future.
+
+        What `pre_submit` took stays taken: `release` comes once, with the last of the calls. A
+        plugin that remembers calls by their ids learns the new one here; on the loop's thread.
+        """
 
     def release(self, call: Call | None) -> None:
         """Give back what `pre_submit` took.
@@ -147,6 +176,58 @@ def tell_accepted(plugins: Sequence[Plugin], call: Call) -> None:
             ) from error
 
 
+def received(plugins: Sequence[Plugin], call: Call, value: Any) -> Any:
+    """Have all of them see what a call returned, the last one first: it wraps the others.
+
+    Raises:
+        PluginError: a hook raised.
+    """
+    for plugin in reversed(plugins):
+        try:
+            value = plugin.received(call, value)
+        except Exception as error:
+            raise PluginError(
+                f"the plugin {plugin.name!r} failed at the result of call {call.id} of "
+                f"{call.describe()!r}: {type(error).__name__}: {error}. "
+                "The result is lost; mend its received()."
+            ) from error
+    return value
+
+
+def retry_delay(plugins: Sequence[Plugin], call: Call, error: BaseException) -> float | None:
+    """Ask them whether a failed call shall run again.
+
+    Returns:
+        After how many seconds, 0 or more; None: not at all.
+
+    Raises:
+        PluginError: a hook raised or returned something else.
+    """
+    for plugin in plugins:
+        try:
+            delay_s = plugin.retry_after(call, error)
+            if delay_s is not None:
+                return _checked_delay(delay_s)
+        except Exception as failure:
+            raise PluginError(
+                f"the plugin {plugin.name!r} failed to say whether call {call.id} of "
+                f"{call.describe()!r} is tried again: {type(failure).__name__}: {failure}. "
+                "It is not; mend its retry_after()."
+            ) from failure
+    return None
+
+
+def tell_retried(plugins: Sequence[Plugin], former: Call, call: Call) -> list[Exception]:
+    """Tell all of them of the call that takes another one's place; returns what hooks raised."""
+    errors: list[Exception] = []
+    for plugin in plugins:
+        try:
+            plugin.retried(former, call)
+        except Exception as error:
+            errors.append(error)
+    return errors
+
+
 def release_all(plugins: Sequence[Plugin], call: Call | None) -> list[Exception]:
     """Release in reverse order, all of them; returns what the hooks raised."""
     errors: list[Exception] = []
@@ -163,3 +244,9 @@ def _checked(answer: object) -> Submission:
         case (fn, tuple() as args, dict() as kwargs) if callable(fn):
             return fn, args, kwargs
     raise TypeError(f"pre_submit() returned {answer!r}; return (fn, args, kwargs) or None")
+
+
+def _checked_delay(delay_s: object) -> float:
+    if isinstance(delay_s, (int, float)) and not isinstance(delay_s, bool) and 0 <= delay_s < inf:
+        return float(delay_s)
+    raise TypeError(f"retry_after() returned {delay_s!r}; return seconds, 0 or more, or None")
