@@ -1,0 +1,36 @@
+"""Third: several calls at once."""
+
+from amltk_nb.scheduling import Scheduler, Task
+
+
+def root(x: int) -> int:
+    if x < 0:
+        raise ValueError(f"no root of {x}")
+    return int(x**0.5)
+
+
+scheduler = Scheduler(...)
+task = Task(root, scheduler)
+numbers = iter([49, 64, 81])
+
+
+@scheduler.on_start(repeat=3)
+def submit_next() -> None:
+    task(next(numbers))
+
+
+results: list[int] = []
+
+
+@task.on_returned
+def keep(result: int) -> None:
+    results.append(result)
+
+
+@task.on_exception
+def complain(error: BaseException) -> None:
+    print(error)
+
+
+scheduler.run()
+print(sorted(results))

@@ -1,0 +1,47 @@
+"""The task listens to its own results, and emits its event."""
+
+import random
+
+from amltk_nb.scheduling import Event, Scheduler, Task
+
+
+def play(seed: int) -> tuple[int, int]:
+    """Roll a die until a six comes; returns how often, and the seed."""
+    die = random.Random(seed)
+    n_rolls = 1
+    while die.randint(1, 6) != 6:
+        n_rolls += 1
+    return n_rolls, seed
+
+
+class Game(Task):
+    LONGEST_GAME = Event("longest-game")
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.longest = None
+        self.on_returned(self.look)
+
+    def look(self, result):
+        if self.longest is None or result > self.longest:
+            self.longest = result
+            self.emit(self.LONGEST_GAME, result)
+
+
+scheduler = Scheduler.with_processes(1)
+task = Game(play, scheduler)
+
+
+@scheduler.on_start
+def begin():
+    for seed in range(5, 9):
+        task(seed)
+
+
+@task.on_returned
+def tell(result):
+    print(*result)
+
+
+scheduler.run()
+print(task.longest)
