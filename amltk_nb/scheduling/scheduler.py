@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, overload
 
 from amltk_nb import host
 from amltk_nb.errors import NoRunningLoopError, RunningLoopError, SchedulerRunningError
@@ -16,7 +16,7 @@ from amltk_nb.scheduling.states import RunState
 from amltk_nb.scheduling.submitting import Submitting
 
 if TYPE_CHECKING:
-    from amltk_nb.scheduling.policy import OnException
+    from amltk_nb.scheduling.policy import Mode, OnException
 
 __all__ = ["Scheduler"]
 
@@ -84,19 +84,47 @@ class Scheduler(Submitting):
 
     # ---------------------------------------------------------------- running
 
+    @overload
     def run(
         self,
         timeout: float | None = None,
         end_on_empty: bool = True,
         wait: bool = True,
         on_exception: OnException = "raise",
-        on_cancelled: str = "raise",
+        on_cancelled: Mode = "raise",
+        display: Any = "auto",
+        asyncio_debug_mode: bool = False,
+        *,
+        end_on_exception: bool | None = None,
+        raises: Literal[True] | None = None,
+    ) -> ExitState: ...
+    @overload
+    def run(
+        self,
+        timeout: float | None = None,
+        end_on_empty: bool = True,
+        wait: bool = True,
+        on_exception: OnException = "raise",
+        on_cancelled: Mode = "raise",
+        display: Any = "auto",
+        asyncio_debug_mode: bool = False,
+        *,
+        end_on_exception: bool | None = None,
+        raises: bool,
+    ) -> ExitState | BaseException: ...
+    def run(
+        self,
+        timeout: float | None = None,
+        end_on_empty: bool = True,
+        wait: bool = True,
+        on_exception: OnException = "raise",
+        on_cancelled: Mode = "raise",
         display: Any = "auto",
         asyncio_debug_mode: bool = False,
         *,
         end_on_exception: bool | None = None,
         raises: bool | None = None,
-    ) -> Any:
+    ) -> ExitState | BaseException:
         """Run, and block until it is over; in a notebook the cell blocks.
 
         Args:
@@ -141,7 +169,7 @@ class Scheduler(Submitting):
         end_on_empty: bool = True,
         wait: bool = True,
         on_exception: OnException = "raise",
-        on_cancelled: str = "raise",
+        on_cancelled: Mode = "raise",
         display: Any = "auto",
     ) -> ExitState:
         """Do the same as `run`, awaitable."""
@@ -161,10 +189,10 @@ class Scheduler(Submitting):
         end_on_empty: bool = False,
         wait: bool = True,
         on_exception: OnException = "continue",
-        on_cancelled: str = "continue",
+        on_cancelled: Mode = "continue",
         display: Any = "auto",
-        output: str = "log",
-        on_interrupt: str | None = None,
+        output: Literal["log", "cell"] = "log",
+        on_interrupt: Literal["stop"] | None = None,
     ) -> Run:
         """Start in the background of the running loop and return at once: the notebook's way.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 
 from amltk_nb import host
 from amltk_nb.errors import CannotEndError
@@ -26,10 +27,13 @@ C = TypeVar("C")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_NO_FUNCTION: Final[Any] = object()  # None is a mistake: a decorator that forgot its `return`
+
 
 class Submitting(SchedulerCore):
     """A scheduler as one hands it work."""
 
+    @overload
     def task(
         self,
         function: Callable[P, R],
@@ -37,8 +41,24 @@ class Submitting(SchedulerCore):
         name: str | None = None,
         plugins: Plugin | Iterable[Plugin] = (),
         late: bool = True,
-    ) -> Task[P, R]:
-        """Register a function; usable as a decorator.
+    ) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        plugins: Plugin | Iterable[Plugin] = (),
+        late: bool = True,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(
+        self,
+        function: Any = _NO_FUNCTION,
+        *,
+        name: str | None = None,
+        plugins: Plugin | Iterable[Plugin] = (),
+        late: bool = True,
+    ) -> Any:
+        """Register a function; usable as a decorator, with and without arguments.
 
         Args:
             function: what to run.
@@ -46,6 +66,8 @@ class Submitting(SchedulerCore):
             plugins: one or several.
             late: whether a function of a notebook is looked up anew at every submission.
         """
+        if function is _NO_FUNCTION:
+            return partial(self.task, name=name, plugins=plugins, late=late)
         return Task(function, cast("Scheduler", self), name=name, plugins=plugins, late=late)
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -104,6 +126,10 @@ class Submitting(SchedulerCore):
             origin.repeated_as = call.id
         return future
 
+    @overload
+    def resubmit(self, call: Future[R], *args: Any, **kwargs: Any) -> Future[R] | None: ...
+    @overload
+    def resubmit(self, call: Call, *args: Any, **kwargs: Any) -> Future[Any] | None: ...
     def resubmit(self, call: Call | Future[Any], *args: Any, **kwargs: Any) -> Future[Any] | None:
         """Run a call again as a new one that is linked to it.
 

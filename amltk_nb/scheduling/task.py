@@ -176,7 +176,8 @@ class Task(Emitter, Generic[P, R]):
         self, call: Call | Future[R], *args: P.args, **kwargs: P.kwargs
     ) -> Future[R] | None:
         """Run a call again; see `Scheduler.resubmit`."""
-        return self.scheduler.resubmit(call, *args, **kwargs)
+        again: Future[R] | None = self.scheduler.resubmit(call, *args, **kwargs)
+        return again
 
     def cancel(self) -> int:
         """Cancel its calls that are still queued; returns how many."""

@@ -338,3 +338,24 @@ async def test_what_is_no_list_of_futures_is_refused(
     future = by_hand.scheduler.submit(f)
     with pytest.raises(TypeError, match=verb + r"\(\) was given " + says):
         await drained(getattr(by_hand.scheduler, verb)(given(future)))
+
+
+# ------------------------------------------------------------ task, as a decorator with arguments
+
+
+async def test_a_decorator_may_take_arguments(by_hand: ByHand):
+    limiter = Limiter(max_calls=1)
+
+    @by_hand.scheduler.task(name="once", plugins=limiter)
+    def twice(x: int) -> int:
+        return 2 * x
+
+    by_hand.start()
+    assert (twice.ref, twice.plugins) == ("Task-once-1", [limiter])
+    assert twice.submit(1) is not None
+    assert twice.submit(2) is None
+
+
+def test_a_decorator_over_what_returned_nothing_is_refused():
+    with pytest.raises(TypeError, match="pass the function itself"):
+        Scheduler(ManualBackend()).task(None)  # type: ignore[call-overload]
