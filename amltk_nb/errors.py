@@ -18,6 +18,10 @@ standard error that callers already catch::
     ├── MissingExtraError         (ImportError)         an optional library is not installed
     ├── NotPicklableError         (TypeError, PicklingError)  something cannot travel to a worker
     ├── PluginError               (RuntimeError)        a plugin that does not fit, or fails
+    ├── CommError                 (RuntimeError)        a call and its scheduler cannot talk so
+    │   ├── CommClosedError       (EOFError)            the other side is gone
+    │   ├── CommRequestError                            the callback asked by a request failed
+    │   └── CommTimeoutError      (TimeoutError)        nobody answered in time
     └── WorkerDiedError           (BrokenProcessPool)   the process that ran the call is gone
         └── WorkerStartError                            workers cannot start at all
 """
@@ -32,6 +36,10 @@ __all__ = [
     "BatchError",
     "CallNotFoundError",
     "CannotEndError",
+    "CommClosedError",
+    "CommError",
+    "CommRequestError",
+    "CommTimeoutError",
     "CommandError",
     "EventNotKnownError",
     "ExecutorClosedError",
@@ -109,6 +117,22 @@ class NotPicklableError(AmltkError, TypeError, pickle.PicklingError):
 
 class PluginError(AmltkError, RuntimeError):
     """A plugin was attached in a way it cannot serve, or one of its hooks failed."""
+
+
+class CommError(AmltkError, RuntimeError):
+    """A running call and its scheduler cannot talk in this way; the base of the next three."""
+
+
+class CommClosedError(CommError, EOFError):
+    """The other side of a talk is gone: the run has ended or is ending, or somebody closed it."""
+
+
+class CommRequestError(CommError):
+    """What a call asked of the callbacks cannot be answered: one failed, or nobody listens."""
+
+
+class CommTimeoutError(CommError, TimeoutError):
+    """Nobody answered, or said anything, within the time that a call was ready to wait."""
 
 
 class WorkerDiedError(AmltkError, BrokenProcessPool):

@@ -14,6 +14,8 @@ from amltk_nb.errors import AmltkError, CallNotFoundError, NotPicklableError, Wo
 STANDARD = {
     "ValueError": ValueError,
     "RuntimeError": RuntimeError,
+    "EOFError": EOFError,
+    "TimeoutError": TimeoutError,
     "KeyError": KeyError,
     "ImportError": ImportError,
     "TypeError": TypeError,

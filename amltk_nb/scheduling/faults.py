@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from amltk_nb.errors import SchedulerNotRunningError
@@ -19,9 +20,15 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.call import Call
     from amltk_nb.scheduling.run import Run
 
-__all__ = ["Faults"]
+__all__ = ["TOLD_OF_FAILURES", "Faults"]
 
 logger = logging.getLogger("amltk_nb")
+
+# Whoever owes somebody an answer to an event sets this while emitting it, and is told of each
+# callback that fails, coroutines included: the tasks that await them inherit the context.
+TOLD_OF_FAILURES: ContextVar[Callable[[BaseException, Handler], None] | None] = ContextVar(
+    "amltk_nb_told_of_failures", default=None
+)
 
 
 class Faults:
@@ -47,6 +54,8 @@ class Faults:
 
     def callback_failed(self, error: BaseException, handler: Handler, event: Event[...]) -> None:
         """Deal with an error of a callback as with one of a call."""
+        if (tell := TOLD_OF_FAILURES.get()) is not None:
+            tell(error, handler)
         self.failed(error, f"{handler.name}() on {getattr(event, 'name', event)}")
 
     def failed(self, error: BaseException, where: str) -> None:

@@ -98,6 +98,18 @@ class Inbox(Generic[T]):
         while self._items:
             self._handle(self._items.popleft())
 
+    def catch_up(self) -> None:
+        """Handle all there is, unless that is under way; on the loop's thread.
+
+        For calls that run there: what they say must not wait until they have ended.
+        """
+        if not self._draining:
+            self._draining = True
+            try:
+                self.flush()
+            finally:
+                self._draining = False
+
     def close(self) -> None:
         """Handle nothing more."""
         self._closed = True

@@ -283,6 +283,7 @@ class Run:
         self.scheduler.emitter.emit(self.scheduler.FINISHED)
 
     def _close(self) -> None:
+        self.traffic.lines.close()
         self.traffic.inbox.close()
         for timer in self._timers:
             timer.cancel()

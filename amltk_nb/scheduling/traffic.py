@@ -16,7 +16,13 @@ from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.dispatch import Dispatcher
 from amltk_nb.scheduling.inbox import Inbox
-from amltk_nb.scheduling.plugins.base import received, release_all
+from amltk_nb.scheduling.lines import Lines
+from amltk_nb.scheduling.plugins.base import (
+    hear_out,
+    received,
+    release_all,
+    without_hidden,
+)
 from amltk_nb.scheduling.retries import Retries
 from amltk_nb.scheduling.settling import book, resolve, tell
 from amltk_nb.scheduling.states import CallState
@@ -49,6 +55,7 @@ class Traffic:
             run.loop, handle=self._handle, settled=run.settled, pause_s=pause_s
         )
         self.n_accepted = 0  # attempts of retried calls included, as in all counts
+        self.lines = Lines(self, scheduler.backend)
         self._retries = Retries(run, self)
         self._cancels_asked: set[int] = set()
         self._watched_fds: list[int] = []
@@ -100,7 +107,7 @@ class Traffic:
         if task is not None:
             if task.submitted.handlers:
                 _, args, kwargs = call.work
-                task.submitted.emit(future, *args, **kwargs)
+                task.submitted.emit(future, *args, **without_hidden(kwargs))
             else:
                 task.submitted.count += 1
         scheduler.touch()
@@ -231,6 +238,8 @@ class Traffic:
         One that failed and is to run again ends without a word: another one takes its future.
         """
         call = outcome.call
+        if call.plugins and call.state is CallState.RUNNING:
+            self._hear_out(call)
         if self.active.pop(call.id, None) is None:
             return
         has_run = call.state is CallState.RUNNING
@@ -265,6 +274,10 @@ class Traffic:
             outcome.value = received(call.plugins, call, outcome.value)
         except BaseException as error:
             outcome.value, outcome.error = None, error
+
+    def _hear_out(self, call: Call) -> None:
+        for error in hear_out(call.plugins, call):
+            self._run.faults.failed(error, f"a plugin hearing call {call.id} out")
 
     def _release(self, call: Call) -> None:
         for error in release_all(call.plugins, call):

@@ -23,15 +23,18 @@ class OutOfLuck(Exception):
     """What a call raises here."""
 
 
-def double(x: int) -> int:
+# A plugin may give a function further keyword arguments.
+
+
+def double(x: int, **_: Any) -> int:
     return 2 * x
 
 
-def bad_luck(x: int) -> int:
+def bad_luck(x: int, **_: Any) -> int:
     raise OutOfLuck(x)
 
 
-async def double_later(x: int) -> int:
+async def double_later(x: int, **_: Any) -> int:
     await asyncio.sleep(0)
     return 2 * x
 
@@ -97,7 +100,7 @@ class PluginContract:
 
     async def test_a_function_of_a_notebook_works_as_well(self, scheduler: Scheduler):
         names: dict[str, Any] = {"__name__": "__main__"}
-        exec("def triple(x):\n    return 3 * x\n", names)
+        exec("def triple(x, **_):\n    return 3 * x\n", names)
         task = scheduler.task(names["triple"], plugins=self.make())
         run = scheduler.start(end_on_empty=True)
         assert await asyncio.wait_for(task.submit(5), LONG_S) == 15

@@ -68,6 +68,8 @@ class Backend(ABC):
     n_workers: int  # how many calls can run at the same time
     cannot_end: str | None = None  # why a running call cannot be ended; None: it can
     batches: ClassVar[bool] = False  # whether several calls may travel in one `start`
+    holds_loop: ClassVar[bool] = False  # whether the loop stands still while a call runs
+    transport: ClassVar[str] = "local"  # how its running calls can be talked with
 
     @abstractmethod
     def open(self, listener: Listener) -> None:

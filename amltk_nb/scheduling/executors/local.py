@@ -46,6 +46,7 @@ class SequentialBackend(Backend):
 
     name = "SequentialExecutor"
     n_workers = 1
+    holds_loop = True
     cannot_end = (
         "a sequential call runs in the kernel itself and cannot be ended by the scheduler; "
         "interrupt the kernel, or use with_processes()"

@@ -23,18 +23,22 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.task import Task
 
 __all__ = [
+    "HIDDEN",
     "Plugin",
     "Submission",
     "admit",
     "as_plugins",
     "claim",
+    "hear_out",
     "received",
     "release_all",
     "retry_delay",
     "tell_accepted",
     "tell_retried",
+    "without_hidden",
 ]
 
+HIDDEN = "_amltk_nb_"  # how keywords begin that are between a plugin and its wrapper
 Submission: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
@@ -57,7 +61,17 @@ class Plugin:
         return fn, args, kwargs
 
     def accepted(self, call: Call) -> None:
-        """Be told of the call that became of a submission, before it can start; on any thread."""
+        """Be told of the call that became of a submission, before it can start; on any thread.
+
+        What the call needs to know of itself goes here into `call.altered`; a keyword that is to
+        be shown to nobody begins with `HIDDEN`.
+        """
+
+    def hear_out(self, call: Call) -> None:
+        """Take in what a call that has just ended said while it ran, on the loop's thread.
+
+        Its end is booked and told after this; with `Run.traffic.lines` a call can talk.
+        """
 
     def received(self, call: Call, value: Any) -> Any:
         """See what a call returned before anybody else does, on the loop's thread.
@@ -146,6 +160,9 @@ def admit(plugins: Sequence[Plugin], submission: Submission) -> Submission | Non
             answer = plugin.pre_submit(fn, *args, **kwargs)
             if answer is not None:
                 submission = _checked(answer)
+        except PluginError:  # it says itself what is wrong
+            release_all(plugins[:n], None)
+            raise
         except Exception as error:
             release_all(plugins[:n], None)
             raise PluginError(
@@ -174,6 +191,22 @@ def tell_accepted(plugins: Sequence[Plugin], call: Call) -> None:
                 f"{call.describe()!r}: {type(error).__name__}: {error}. "
                 "Nothing was submitted; mend its accepted()."
             ) from error
+
+
+def hear_out(plugins: Sequence[Plugin], call: Call) -> list[Exception]:
+    """Have all of them take in what a call said; returns what the hooks raised."""
+    errors: list[Exception] = []
+    for plugin in plugins:
+        try:
+            plugin.hear_out(call)
+        except Exception as error:
+            errors.append(error)
+    return errors
+
+
+def without_hidden(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Leave out keywords by which plugins talk with their own wrappers in the worker."""
+    return {name: value for name, value in kwargs.items() if not name.startswith(HIDDEN)}
 
 
 def received(plugins: Sequence[Plugin], call: Call, value: Any) -> Any:

@@ -1,0 +1,1 @@
+"""How running calls talk with their scheduler: one interface (`base`) and its members."""
