@@ -23,7 +23,7 @@ def futures_in(futures: Iterable[Future[R]], verb: str) -> list[Future[R]]:
     Raises:
         TypeError: a single future, or something else among them.
     """
-    if isinstance(futures, asyncio.Future):  # which can be iterated over, for `await`
+    if asyncio.isfuture(futures):  # which can be iterated over, for `await`
         raise TypeError(f"{verb}() was given {futures!r}: pass a list of futures.")
     found = list(futures)
     for place, future in enumerate(found):
@@ -32,7 +32,7 @@ def futures_in(futures: Iterable[Future[R]], verb: str) -> list[Future[R]]:
                 f"{verb}() was given None in place {place}: a plugin refused that call. "
                 "Leave those out: [future for future in futures if future is not None]."
             )
-        if not isinstance(future, asyncio.Future):
+        if not asyncio.isfuture(future):  # a nested loop swaps the class
             raise TypeError(
                 f"{verb}() was given {future!r} in place {place}: pass futures, as submit() "
                 "returns them."

@@ -151,3 +151,18 @@ def test_an_error_of_a_call_is_raised_in_the_cell(notebook: Kernel) -> None:
     assert notebook.run("scheduler.last_run.exit_state.code, scheduler.running()").result == (
         "(<ExitCode.EXCEPTION: 'exception'>, False)"
     )
+
+
+def test_results_can_be_gathered_after_a_blocking_run(notebook: Kernel) -> None:
+    # Nesting the loop puts another class in the place of asyncio.Future.
+    notebook.run(PRELUDE + "\nScheduler.with_sequential().run()")
+    cell = notebook.run(
+        "scheduler = Scheduler.with_processes(2)\n"
+        "run = scheduler.start()\n"
+        "results = await scheduler.gather(scheduler.map(double, range(3)))\n"
+        "async for future in scheduler.as_completed([scheduler.submit(double, 5)]):\n"
+        "    results.append(await future)\n"
+        "scheduler.stop()\n"
+        "print(results, repr(await run))"
+    )
+    assert cell.stdout == "[0, 2, 4, 10] ExitState(stopped)\n"
