@@ -50,7 +50,7 @@ def test_lock_files_name_no_registry() -> None:
 
 def test_the_numbered_notebooks_are_there() -> None:
     names = [path.name for path in NOTEBOOKS]
-    assert names[:2] == ["01_quickstart.ipynb", "02_guide.ipynb"]
+    assert names[:3] == ["01_quickstart.ipynb", "02_guide.ipynb", "03_events_and_tasks.ipynb"]
 
 
 def saved_text(notebook: dict[str, Any]) -> str:

@@ -87,3 +87,16 @@ def test_the_guide_has_an_example_of_each_ending() -> None:
         "timeout",
         "exception",
     }
+
+
+def test_events_and_tasks_shows_batches_and_an_event_of_ones_own() -> None:
+    [path] = [path for path in NOTEBOOKS if path.stem == "03_events_and_tasks"]
+    cells = {cell["id"]: kept(cell["outputs"], "output_type") for cell in code_cells(load(path))}
+    [(_, batch)] = cells["batch-run"]
+    assert batch.endswith("(261, 6171)\n<Batch of Task-longest-1: 5 calls, done>\n")
+    [(_, cancelled)] = cells["batch-cancel"]
+    assert cancelled.startswith("0 results, 3 cancelled, [ValueError(")
+    (_, records), *pictures = cells["record-task"]
+    assert records.count("\n") == 11
+    [picture] = [text for kind, text in pictures if kind == "text/plain" and "@record" in text]
+    assert re.search(r"@record 11 .*\n.* def cheer\(best\) \(11\) ", picture)
