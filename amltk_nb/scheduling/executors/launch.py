@@ -39,6 +39,7 @@ __all__ = [
     "exit_code",
     "forking",
     "has_ended",
+    "preload",
     "start",
     "warm_fork_server",
     "worker_context",
@@ -99,6 +100,11 @@ def warm_fork_server() -> None:
     """
     with _interrupts_blocked():
         _SERVER.ensure_running()
+
+
+def preload(*modules: str) -> None:
+    """Have the fork server load more before it makes its first process; later it is too late."""
+    _SERVER.set_forkserver_preload([*_PRELOAD, *modules])
 
 
 def _preparation(name: str) -> dict[str, Any]:
