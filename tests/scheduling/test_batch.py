@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amltk_nb import Batch, Event, ExitCode, Limiter, Plugin, Scheduler, Task
+from amltk_nb import Batch, Event, ExitCode, Limiter, Plugin, Retry, Scheduler, Task
 from amltk_nb.errors import (
     BatchError,
     EventNotKnownError,
@@ -303,6 +303,35 @@ async def test_a_run_that_stops_ends_its_batches_before_itself(by_hand: ByHand):
     assert await run == ExitCode.STOPPED
     assert said == ["on_any_cancelled"] * 4 + ["on_batch_done", "finished"]
     assert all(future.cancelled() for future in futures)
+
+
+async def test_a_call_that_is_tried_again_has_not_ended(by_hand: ByHand):
+    task = by_hand.scheduler.task(same, plugins=Retry(max_attempts=3, wait=0))
+    batch = task.batch([(1,), (2,)])
+    told = told_by(batch)
+    by_hand.start()
+    first, second = batch.submit()
+    by_hand.backend.finish(second, 2)
+    for _ in range(2):
+        by_hand.backend.fail(first, ValueError("not yet"))
+        await settled()
+    assert names(told)[3:] == ["any_done", "any_returned"]
+    by_hand.backend.finish(first, 1)
+    await settled()
+    assert told[-1] == ("batch_done", [1, 2], [], [])
+
+
+async def test_cancel_takes_back_what_waits_to_be_tried_again(by_hand: ByHand):
+    task = by_hand.scheduler.task(same, plugins=Retry(max_attempts=3, wait=3600))
+    batch = task.batch([(1,)])
+    told = told_by(batch)
+    by_hand.start()
+    (future,) = batch.submit()
+    by_hand.backend.fail(future, ValueError("not yet"))
+    await settled()
+    assert batch.cancel() == 1
+    await settled()
+    assert names(told)[2:] == ["batch_cancelled", "any_cancelled", "batch_done"]
 
 
 # ------------------------------------------------------------ refused
