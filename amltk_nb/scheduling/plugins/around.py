@@ -30,7 +30,7 @@ class Around:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
         fn: Callable[..., Any] = self.__wrapped__  # type: ignore[attr-defined]
-        if iscoroutinefunction(fn):
+        if _is_coroutine_function(fn):
             return self._awaited(fn(*args, **kwargs))
         with self._context():
             return fn(*args, **kwargs)
@@ -38,3 +38,10 @@ class Around:
     async def _awaited(self, coroutine: Any) -> Any:
         with self._context():
             return await coroutine
+
+
+def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
+    """Whether calling it only makes a coroutine; so does a context around such a function."""
+    while isinstance(fn, Around):
+        fn = fn.__wrapped__  # type: ignore[attr-defined]
+    return iscoroutinefunction(fn)
