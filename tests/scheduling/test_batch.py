@@ -519,6 +519,39 @@ async def test_another_thread_submits_and_the_order_is_the_same(by_hand: ByHand)
     assert told_on == {loop_thread}
 
 
+async def test_a_call_may_end_before_the_thread_that_submits_it_goes_on(by_hand: ByHand):
+    has_ended, loop, is_in = threading.Event(), asyncio.get_running_loop(), asyncio.Event()
+
+    class Slow(Task[[int], int]):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            future = super().submit(*args, **kwargs)
+            loop.call_soon_threadsafe(is_in.set)
+            assert has_ended.wait(20)
+            return future
+
+    task = Slow(same, by_hand.scheduler)
+    batch = task.batch([(1,)])
+    told = told_by(batch)
+    by_hand.start()
+    submission = asyncio.ensure_future(asyncio.to_thread(batch.submit))
+    await is_in.wait()
+    by_hand.backend.finish(by_hand.backend.calls[0], 1)
+    await turn_until(lambda: task.event_counts["on_returned"])
+    assert told == []
+    has_ended.set()
+    (future,) = await submission
+    await settled()
+    assert told == [
+        ("any_submitted", future),
+        ("batch_submitted", [future]),
+        ("any_done", future),
+        ("any_returned", 1),
+        ("batch_returned", [1]),
+        ("batch_done", [1], [], []),
+    ]
+    assert task.in_batches == {}
+
+
 async def test_another_thread_cancels_and_that_is_told_first(by_hand: ByHand):
     batch = by_hand.scheduler.task(same).batch([(n,) for n in range(3)])
     told = told_by(batch)
