@@ -83,7 +83,6 @@ class QueueMonitor:
         self.scheduler = scheduler
         self._max_rows = max_rows
         self._table = array("d")
-        self._latest: tuple[int, ...] = ()
         self._resolution_s = 0.0
         self._step: float | None = None  # in which the latest row was taken
         self._lock = threading.Lock()
@@ -91,8 +90,11 @@ class QueueMonitor:
         scheduler.watch(watcher)
         self._stop = weakref.finalize(self, scheduler.unwatch, watcher)
         self._stop.atexit = False
-        if scheduler.running():
+        self._latest: tuple[int, ...] = ()
+        if scheduler.state in _HAS_WORKERS:
             self._note()
+        else:  # the table begins with a run
+            self._latest = self._counts()
 
     @property
     def resolution_s(self) -> float:
@@ -218,12 +220,16 @@ class QueueMonitor:
         table = self._table
         rows = [table[start : start + _WIDTH] for start in range(0, len(table), _WIDTH)]
         gaps_s = sorted(later[0] - earlier[0] for earlier, later in pairwise(rows))
-        # Steps of the usual distance merge few rows, of twice that about half of them.
-        self._resolution_s = max(self._resolution_s, gaps_s[len(gaps_s) // 2], _FINEST_S / 2)
+        resolution_s = self._resolution_s or _FINEST_S / 2
+        # Steps of the usual distance merge few rows, of twice that about half of them. Each length
+        # is a power of two times the finest, so that old steps lie within new ones.
+        while resolution_s < gaps_s[len(gaps_s) // 2]:
+            resolution_s *= 2
         while len(rows) > self._max_rows // 2:
-            self._resolution_s *= 2
+            resolution_s *= 2
             # A dict keeps the place of the first of a step and the value of the last.
-            rows = list({row[0] // self._resolution_s: row for row in rows}.values())
+            rows = list({row[0] // resolution_s: row for row in rows}.values())
+        self._resolution_s = resolution_s
         self._table = array("d", chain.from_iterable(rows))
         self._step = rows[-1][0] // self._resolution_s
 
@@ -234,8 +240,8 @@ class QueueMonitor:
         return repr(self).replace("[", r"\[")  # a name is no markup
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{n} {name}" for name, n in zip(_COUNTS, self._latest, strict=False))
-        return f"<QueueMonitor of {self.scheduler.name!r}: {len(self)} rows; {told or 'none yet'}>"
+        told = ", ".join(f"{n} {name}" for name, n in zip(_COUNTS, self._latest, strict=True))
+        return f"<QueueMonitor of {self.scheduler.name!r}: {len(self)} rows; {told}>"
 
 
 def _weakly(monitor: QueueMonitor) -> Callable[[], None]:
