@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from amltk_nb.notebook import schedulers
     from amltk_nb.scheduling import (
         Batch,
+        Cache,
         Call,
         CallLimiter,
+        Comm,
         ExitCode,
         ExitState,
         Future,
         Limiter,
         Plugin,
+        Progress,
         QueueMonitor,
         Retry,
         Run,
@@ -39,13 +42,16 @@ if TYPE_CHECKING:
         SequentialExecutor,
         Task,
     )
+    from amltk_nb.scheduling.reporting import report
     from amltk_nb.types import Requeue
 
 __all__ = [
     "AmltkError",
     "Batch",
+    "Cache",
     "Call",
     "CallLimiter",
+    "Comm",
     "Emitter",
     "Event",
     "EventManager",
@@ -54,6 +60,7 @@ __all__ = [
     "Future",
     "Limiter",
     "Plugin",
+    "Progress",
     "QueueMonitor",
     "Requeue",
     "Retry",
@@ -63,6 +70,7 @@ __all__ = [
     "SequentialExecutor",
     "Subscriber",
     "Task",
+    "report",
     "schedulers",
 ]
 
@@ -71,6 +79,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AmltkError": "amltk_nb.errors",
     "Requeue": "amltk_nb.types",
+    "report": "amltk_nb.scheduling.reporting",  # light: it is for the code of calls
     "schedulers": "amltk_nb.notebook",
 }
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.executors.local import SequentialExecutor
     from amltk_nb.scheduling.exit_state import ExitCode, ExitState
     from amltk_nb.scheduling.plugins.base import Plugin
+    from amltk_nb.scheduling.plugins.cache import Cache
+    from amltk_nb.scheduling.plugins.comm import Comm
     from amltk_nb.scheduling.plugins.limiter import CallLimiter, Limiter
+    from amltk_nb.scheduling.plugins.progress import Progress
     from amltk_nb.scheduling.plugins.retry import Retry
     from amltk_nb.scheduling.queue_monitor import QueueMonitor
     from amltk_nb.scheduling.run import Run
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "Cache",
     "Call",
     "CallLimiter",
+    "Comm",
     "Emitter",
     "Event",
     "EventManager",
@@ -39,6 +44,7 @@ __all__ = [
     "Future",
     "Limiter",
     "Plugin",
+    "Progress",
     "QueueMonitor",
     "Retry",
     "Run",
@@ -52,8 +58,10 @@ __all__ = [
 
 _HOMES = {
     "Batch": "amltk_nb.scheduling.batch",
+    "Cache": "amltk_nb.scheduling.plugins.cache",
     "Call": "amltk_nb.scheduling.call",
     "CallLimiter": "amltk_nb.scheduling.plugins.limiter",
+    "Comm": "amltk_nb.scheduling.plugins.comm",
     "Emitter": "amltk_nb.events",
     "Event": "amltk_nb.events",
     "EventManager": "amltk_nb.events",
@@ -62,6 +70,7 @@ _HOMES = {
     "Future": "amltk_nb.scheduling.call",
     "Limiter": "amltk_nb.scheduling.plugins.limiter",
     "Plugin": "amltk_nb.scheduling.plugins.base",
+    "Progress": "amltk_nb.scheduling.plugins.progress",
     "QueueMonitor": "amltk_nb.scheduling.queue_monitor",
     "Retry": "amltk_nb.scheduling.plugins.retry",
     "Run": "amltk_nb.scheduling.run",

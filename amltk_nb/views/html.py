@@ -21,7 +21,7 @@ from amltk_nb.scheduling.snapshot import (
     Snapshot,
     TaskRecord,
 )
-from amltk_nb.scheduling.states import CallState, RunState
+from amltk_nb.scheduling.states import ENDED, CallState, RunState
 from amltk_nb.views import words
 from amltk_nb.views.style import ROOT_CLASS, STYLE
 
@@ -40,6 +40,7 @@ _CLASSES = {
     "Process": "num",
     "Arguments": "args",
     "Error": "text",
+    "Progress": "progress",
     "Worker": "name",
     "Source": "name",
     "Call": "rest",
@@ -219,6 +220,7 @@ def _call(
         "Task": _Markup("".join(task)),
         "Arguments": _el("code", words.said(call.args, stable=stable)),
         "State": _state(words.ICONS[call.state], call.state, call.state),
+        "Progress": _call_progress(call, stable=stable),
         "Time": ""
         if seconds is None
         else words.duration(seconds).replace(" ", "\N{NO-BREAK SPACE}"),
@@ -227,6 +229,18 @@ def _call(
         "Error": words.said(call.error or "", stable=stable),
     }
     return {key: row[key] for key in row if not (stable and key in _TIMED_COLUMNS)}
+
+
+def _call_progress(call: CallRecord, *, stable: bool) -> str:
+    """Say how far a call is; how far a cancelled one came depends on timing."""
+    if call.progress is None or (stable and call.state not in (CallState.DONE, CallState.FAILED)):
+        return ""
+    text, fraction = words.progress_text(call.progress), call.progress.fraction
+    if fraction is None or call.state in ENDED:
+        return text
+    done = _el("span", cls="running", style=f"flex:{fraction:.3f}")
+    left = _el("span", cls="queued", style=f"flex:{1 - fraction:.3f}")
+    return _Markup(_el("div", done, left, cls="bar small", aria_hidden="true") + escape(text))
 
 
 def _table(label: str, rows: Sequence[Mapping[str, str]]) -> _Markup:

@@ -20,10 +20,12 @@ from amltk_nb.scheduling.snapshot import (
     CallRecord,
     EventRecord,
     PluginRecord,
+    ProgressRecord,
     Snapshot,
     TaskRecord,
 )
 from amltk_nb.scheduling.states import CallState
+from amltk_nb.views import words
 
 __all__ = [
     "COLLECTIONS",
@@ -147,6 +149,14 @@ def call_record(call: CallRecord) -> Record:
         attempt=None if call.attempt == 1 else call.attempt,
         error=None if call.error is None else safe_text(call.error, _LINE),
         resubmitted_from=call.resubmitted_from,
+        progress=None if call.progress is None else _progress(call.progress),
+    )
+
+
+def _progress(progress: ProgressRecord) -> Record:
+    fraction = progress.fraction
+    return _without_none(
+        text=words.progress_text(progress), share=None if fraction is None else round(fraction, 4)
     )
 
 

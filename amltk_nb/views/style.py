@@ -89,6 +89,8 @@ overflow-wrap:anywhere}
 overflow:hidden;background:var(--amltk-line)}
 § .amltk-nb-bar span{min-width:2px;background:currentColor;forced-color-adjust:none}
 § .amltk-nb-bar .amltk-nb-queued{background:none}
+§ .amltk-nb-small{height:4px;margin:3px 0 0}
+§ td.amltk-nb-progress{min-width:7em;overflow-wrap:anywhere}
 § details{border-top:1px solid var(--amltk-line);margin-top:10px;padding-top:8px}
 § details details{border-top:0;margin-top:4px;padding:0 0 0 14px}
 § summary{cursor:pointer;font-weight:400;border-radius:3px}

@@ -193,6 +193,8 @@ def _call(call: CallRecord) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(call.state.upper(), _STYLES[call.state])
     text.append(f" {shown}")
+    if call.progress is not None:
+        text.append(f"  {words.progress_text(call.progress)}", "blue")
     if call.error:
         text.append(f"  {words.visible(call.error, words.ONE_LINE_CHARS)}", "red")
     return text

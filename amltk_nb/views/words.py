@@ -19,6 +19,7 @@ from amltk_nb.scheduling.snapshot import (
     EventRecord,
     LogRecord,
     PluginRecord,
+    ProgressRecord,
     RunRecord,
     Snapshot,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "outcome",
     "plugin_rows",
     "plural",
+    "progress_text",
     "reason_of",
     "run_icon",
     "run_notes",
@@ -266,6 +268,19 @@ def plugin_rows(plugin: PluginRecord, *, stable: bool) -> list[tuple[str, str]]:
             label = visible(key.removesuffix("_s" if timed else "").replace("_", " "), 60)
             rows.append((label, said(text, stable=stable)))
     return rows
+
+
+def progress_text(progress: ProgressRecord) -> str:
+    """Write how far a call is: "37/100, loss=0.1234"."""
+    total = "" if progress.total is None else f"/{_amount(progress.total)}"
+    metrics = (f"{name}={_amount(value)}" for name, value in progress.metrics.items())
+    return visible(", ".join([f"{_amount(progress.n)}{total}", *metrics]), ONE_LINE_CHARS)
+
+
+def _amount(value: Any) -> str:
+    if not isinstance(value, float):
+        return value_text(value)
+    return number(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
 
 
 def seconds_of(call: CallRecord, now: float) -> float | None:

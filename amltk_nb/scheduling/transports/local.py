@@ -52,14 +52,14 @@ class LocalTransport(Transport):
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._numbers = count(1)
-        self._lines: WeakValueDictionary[int, LocalLine] = WeakValueDictionary()
+        self._lines: WeakValueDictionary[int, _LocalLine] = WeakValueDictionary()
         self._door: Door | None = None
         self._is_closed = False
 
-    def line(self, receiver: Receiver) -> LocalLine:
+    def line(self, receiver: Receiver) -> _LocalLine:
         """Make a line; see `Transport.line`."""
         with self._lock:
-            line = LocalLine(self, next(self._numbers), receiver)
+            line = _LocalLine(self, next(self._numbers), receiver)
             self._lines[line.number] = line
         return line
 
@@ -96,7 +96,7 @@ class LocalTransport(Transport):
             door.close()
 
 
-class LocalLine(Line):
+class _LocalLine(Line):
     """The scheduler's end of one line. A call that runs again connects to it again."""
 
     def __init__(self, transport: LocalTransport, number: int, receiver: Receiver) -> None:
@@ -219,7 +219,7 @@ class _LocalTicket(Ticket):
 
     __slots__ = ("line",)
 
-    def __init__(self, line: LocalLine) -> None:
+    def __init__(self, line: _LocalLine) -> None:
         self.line = line
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -238,7 +238,7 @@ class _LocalTicket(Ticket):
 class _NearEnd(End):
     """The end of a call that runs in this very process; bodies are passed as they are."""
 
-    def __init__(self, line: LocalLine) -> None:
+    def __init__(self, line: _LocalLine) -> None:
         self._line = line
         self._engine = line.transport.engine
         self._received: SimpleQueue[Message | None] = SimpleQueue()

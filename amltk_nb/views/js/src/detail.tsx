@@ -60,6 +60,7 @@ function Facts({ call, onGoTo }: { call: CallRecord; onGoTo: (id: number) => voi
     ["Submitted", clockTime(call.submitted_at)],
     ["Started", call.started_at === undefined ? undefined : clockTime(call.started_at)],
     ["Ended", call.ended_at === undefined ? undefined : clockTime(call.ended_at)],
+    ["Progress", call.progress?.text],
     ["Worker", call.worker],
     ["Attempt", String(call.attempt ?? 1)],
   ];

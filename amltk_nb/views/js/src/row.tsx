@@ -4,7 +4,7 @@ import { duration, number, oneLine, ticking } from "./format";
 import { useConnection, useSeconds } from "./hooks";
 import { closedReason, takesCalls } from "./controls";
 import { Ask, State } from "./parts";
-import type { CallRecord } from "./wire";
+import type { CallRecord, Progress as CallProgress } from "./wire";
 
 interface Props {
   call: CallRecord;
@@ -34,6 +34,7 @@ export function Row({ call, index, open, onToggle }: Props) {
       <td class="amltk-col-args" title={text}>
         <div class="amltk-args">
           <code>{oneLine(call.args)}</code>
+          {call.progress && <Progress progress={call.progress} running={call.state === "running"} />}
           {call.error && <span class="amltk-is-failed amltk-error">{oneLine(call.error)}</span>}
         </div>
       </td>
@@ -43,6 +44,19 @@ export function Row({ call, index, open, onToggle }: Props) {
       <td class="amltk-col-attempt">{number(call.attempt ?? 1)}</td>
       <td class="amltk-col-action"><Action call={call} /></td>
     </tr>
+  );
+}
+
+/** How far a call is by its own report; the text says the same as the bar behind it. */
+function Progress({ progress, running }: { progress: CallProgress; running: boolean }) {
+  const { share, text } = progress;
+  return (
+    <span class="amltk-far" title={oneLine(text)}>
+      {running && share !== undefined && (
+        <span class="amltk-gauge" aria-hidden="true"><span style={{ width: `${100 * share}%` }} /></span>
+      )}
+      <span class="amltk-far-text">{oneLine(text)}</span>
+    </span>
   );
 }
 

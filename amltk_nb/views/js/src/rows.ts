@@ -67,6 +67,6 @@ function byInterest(a: CallRecord, b: CallRecord): number {
 }
 
 function holds(call: CallRecord, wanted: string): boolean {
-  const text = `${call.id} ${call.function}(${call.args}) ${call.task ?? ""} ${call.worker ?? ""} ${call.error ?? ""}`;
+  const text = `${call.id} ${call.function}(${call.args}) ${call.task ?? ""} ${call.worker ?? ""} ${call.error ?? ""} ${call.progress?.text ?? ""}`;
   return text.toLowerCase().includes(wanted);
 }

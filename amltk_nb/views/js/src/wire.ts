@@ -80,6 +80,12 @@ export interface CallRecord {
   attempt?: number;
   error?: string;
   resubmitted_from?: number;
+  progress?: Progress;
+}
+
+export interface Progress {
+  text: string; // "37/100, loss=0.1234"
+  share?: number; // from 0 to 1
 }
 
 export interface WorkerRecord {

@@ -278,6 +278,22 @@ describe("the queue", () => {
     expect(kernel.take("detail").args).toEqual({ call: 1 });
   });
 
+  test("shows how far a call is: as a bar while it runs, and in words", async () => {
+    const far = { text: "37/100, loss=0.12", share: 0.37 };
+    const kernel = await new Kernel().open(
+      model({ calls: byId([call(1, "running", { progress: far }), call(2, "running", { progress: { text: "5" } }), call(3, "done", { progress: far })]) }),
+    );
+    const shown = (id: number) => kernel.el.querySelector(`tr[data-call="${id}"] .amltk-far`);
+    expect([1, 2, 3].map((id) => shown(id)?.textContent)).toEqual(["37/100, loss=0.12", "5", "37/100, loss=0.12"]);
+    expect([1, 2, 3].map((id) => shown(id)?.querySelector(".amltk-gauge") !== null)).toEqual([true, false, false]);
+    expect(shown(1)?.querySelector<HTMLElement>(".amltk-gauge > span")?.style.width).toBe("37%");
+    await kernel.patch({ calls: { upsert: { "1": call(1, "running", { progress: { text: "50/100", share: 0.5 } }) } } });
+    expect(shown(1)?.textContent).toBe("50/100");
+    expect(shown(1)?.querySelector<HTMLElement>(".amltk-gauge > span")?.style.width).toBe("50%");
+    await kernel.click("Call 1, details");
+    expect(kernel.text(".amltk-facts")).toContain("Progress50/100");
+  });
+
   test("loads older calls page by page until there are no more", async () => {
     const kernel = await new Kernel().open(model({ calls: byId([call(500, "done")]), counts: counts({ done: 500 }) }));
     expect(kernel.text(".amltk-more")).toContain("1 of 500 calls loaded.");
