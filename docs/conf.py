@@ -58,12 +58,13 @@ _taken = all((HERE / "_static" / f"dashboard-{theme}.png").exists() for theme in
 myst_substitutions = {"dashboard": _PICTURES if _taken else ""}
 
 autosummary_generate = True
-# `Scheduler.ExitCode` is the same class as `ExitCode`, which has a page of its own.
+# `Scheduler.ExitCode` is the same class as `ExitCode`, which has a page of its own; so has
+# `Task.Batch`.
 autodoc_default_options = {
     "members": True,
     "member-order": "bysource",
     "inherited-members": "Exception,str,Future,Executor",
-    "exclude-members": "ExitCode",
+    "exclude-members": "Batch, ExitCode",
 }
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
