@@ -106,6 +106,8 @@ def _shipped(fn: Fn) -> ShippedFunction:
 
 def _source(fn: Fn) -> Source | None:
     """Find the lines of a function that stand in no file: a worker's traceback can show them."""
+    while not hasattr(fn, "__code__") and hasattr(fn, "__wrapped__"):  # what a plugin put around it
+        fn = fn.__wrapped__
     code = getattr(fn, "__code__", None)
     if not isinstance(code, CodeType):
         return None
