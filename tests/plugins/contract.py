@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from rich.console import Console
 
 import amltk_nb.scheduling.executors.process  # noqa: F401 - reads files when first imported
-from amltk_nb import ExitCode, Plugin, Scheduler
+from amltk_nb import ExitCode, Plugin, Retry, Scheduler
 from amltk_nb.errors import PluginError
 from amltk_nb.scheduling.plugins.base import Submission
 from amltk_nb.views.html import render
@@ -32,6 +34,14 @@ def double(x: int, **_: Any) -> int:
 
 def bad_luck(x: int, **_: Any) -> int:
     raise OutOfLuck(x)
+
+
+def double_at_last(x: int, path: str, **_: Any) -> int:
+    """Fail at first, in whatever process it runs."""
+    if not os.path.exists(path):
+        Path(path).touch()
+        raise OutOfLuck(x)
+    return 2 * x
 
 
 async def double_later(x: int, **_: Any) -> int:
@@ -97,6 +107,19 @@ class PluginContract:
         with pytest.raises(OutOfLuck, match="7"):
             await asyncio.wait_for(task.submit(7), LONG_S)
         await run
+
+    @pytest.mark.parametrize("comes_first", [True, False])
+    async def test_a_call_that_is_tried_again_is_one_call_to_it(
+        self, scheduler: Scheduler, tmp_path: Path, comes_first: bool
+    ):
+        plugin = self.make()
+        plugins = [plugin] if isinstance(plugin, Retry) else [plugin, Retry(2, wait=0)]
+        task = scheduler.task(double_at_last, plugins=plugins if comes_first else plugins[::-1])
+        run = scheduler.start(end_on_empty=True)
+        future = task.submit(3, str(tmp_path / "tried"))
+        assert await asyncio.wait_for(asyncio.shield(future), LONG_S) == 6
+        assert await run == ExitCode.EXHAUSTED
+        assert (future.call.attempt, task.event_counts["on_retry"]) == (2, 1)
 
     async def test_a_function_of_a_notebook_works_as_well(self, scheduler: Scheduler):
         names: dict[str, Any] = {"__name__": "__main__"}
