@@ -35,12 +35,16 @@ if TYPE_CHECKING:
         Limiter,
         Plugin,
         Progress,
+        PynisherPlugin,
         QueueMonitor,
+        ResourceLimits,
         Retry,
         Run,
         Scheduler,
         SequentialExecutor,
         Task,
+        ThreadPoolCTLPlugin,
+        WarningFilter,
     )
     from amltk_nb.scheduling.reporting import report
     from amltk_nb.types import Requeue
@@ -61,8 +65,10 @@ __all__ = [
     "Limiter",
     "Plugin",
     "Progress",
+    "PynisherPlugin",
     "QueueMonitor",
     "Requeue",
+    "ResourceLimits",
     "Retry",
     "Run",
     "Scheduler",
@@ -70,6 +76,8 @@ __all__ = [
     "SequentialExecutor",
     "Subscriber",
     "Task",
+    "ThreadPoolCTLPlugin",
+    "WarningFilter",
     "report",
     "schedulers",
 ]

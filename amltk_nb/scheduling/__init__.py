@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.plugins.comm import Comm
     from amltk_nb.scheduling.plugins.limiter import CallLimiter, Limiter
     from amltk_nb.scheduling.plugins.progress import Progress
+    from amltk_nb.scheduling.plugins.resources import PynisherPlugin, ResourceLimits
     from amltk_nb.scheduling.plugins.retry import Retry
+    from amltk_nb.scheduling.plugins.threadpools import ThreadPoolCTLPlugin
+    from amltk_nb.scheduling.plugins.warning_filter import WarningFilter
     from amltk_nb.scheduling.queue_monitor import QueueMonitor
     from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.scheduler import Scheduler
@@ -45,7 +48,9 @@ __all__ = [
     "Limiter",
     "Plugin",
     "Progress",
+    "PynisherPlugin",
     "QueueMonitor",
+    "ResourceLimits",
     "Retry",
     "Run",
     "Scheduler",
@@ -54,6 +59,8 @@ __all__ = [
     "Snapshot",
     "Subscriber",
     "Task",
+    "ThreadPoolCTLPlugin",
+    "WarningFilter",
 ]
 
 _HOMES = {
@@ -71,7 +78,9 @@ _HOMES = {
     "Limiter": "amltk_nb.scheduling.plugins.limiter",
     "Plugin": "amltk_nb.scheduling.plugins.base",
     "Progress": "amltk_nb.scheduling.plugins.progress",
+    "PynisherPlugin": "amltk_nb.scheduling.plugins.resources",
     "QueueMonitor": "amltk_nb.scheduling.queue_monitor",
+    "ResourceLimits": "amltk_nb.scheduling.plugins.resources",
     "Retry": "amltk_nb.scheduling.plugins.retry",
     "Run": "amltk_nb.scheduling.run",
     "Scheduler": "amltk_nb.scheduling.scheduler",
@@ -80,6 +89,8 @@ _HOMES = {
     "Snapshot": "amltk_nb.scheduling.snapshot",
     "Subscriber": "amltk_nb.events",
     "Task": "amltk_nb.scheduling.task",
+    "ThreadPoolCTLPlugin": "amltk_nb.scheduling.plugins.threadpools",
+    "WarningFilter": "amltk_nb.scheduling.plugins.warning_filter",
 }
 
 

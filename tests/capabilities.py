@@ -1,0 +1,719 @@
+"""What there is to be had, and the tests that show it: the source of `docs/capabilities.md`.
+
+    python -m tests.capabilities     writes the page
+
+`tests/test_capabilities.py` looks that every test named here exists and the page is up to date.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PAGE", "SECTIONS", "Capability", "page"]
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "capabilities.md"
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One thing that can be relied on: with tests, or with the reason why it is not there."""
+
+    name: str  # as code where it is a name of the API, with backticks
+    what: str
+    tests: tuple[str, ...] = ()  # "scheduling/test_run.py::test_a_timeout", without parameters
+    absent: str = ""
+
+
+def _shown(name: str, what: str, *tests: str) -> Capability:
+    return Capability(name, what, tests)
+
+
+def _absent(name: str, why: str) -> Capability:
+    return Capability(name, why, absent=why)
+
+
+def _in(file: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{file}::test_{name}" for name in names)
+
+
+EVENTS = "test_events.py"
+RUN = "scheduling/test_run.py"
+SCHEDULER = "scheduling/test_scheduler.py"
+TASK = "scheduling/test_task.py"
+BATCH = "scheduling/test_batch.py"
+VERBS = "scheduling/test_verbs.py"
+MONITOR = "scheduling/test_queue_monitor.py"
+FORMER = "scheduling/test_former_defects.py"
+GUEST = "scheduling/test_guest.py"
+READING = "scheduling/test_reading.py"
+OPTIONS = "scheduling/test_options.py"
+LIMITER = "plugins/test_limiter.py"
+RETRY = "plugins/test_retry.py"
+CACHE = "plugins/test_cache.py"
+COMM = "plugins/test_comm.py"
+PROGRESS = "plugins/test_progress.py"
+RESOURCES = "plugins/test_resources.py"
+OWN = "plugins/test_own_plugins.py"
+PROCESS = "executors/test_process.py"
+CONTRACT = "executors/test_contract.py"
+SCRIPTS = "guides/test_scripts.py"
+TASK_SCRIPTS = "guides/test_task_scripts.py"
+
+_EVENTS = (
+    _shown(
+        "`Event(name)`",
+        "An event and the plain string of its name are one key: in counts, in `on`, in `emit`.",
+        *_in(EVENTS, "an_event_and_its_name_are_one_key", "an_event_reads_as_its_name_and_travels"),
+        *_in(EVENTS, "anything_hashable_is_an_event"),
+    ),
+    _shown(
+        "`Event[int, str]`",
+        "What callbacks are passed, in any spelling at run time, and checked by mypy and pyright.",
+        *_in(EVENTS, "any_spelling_of_types_works_at_run_time"),
+        *_in("test_typing.py", "mypy_infers_the_types_and_finds_the_mistakes"),
+        *_in("test_typing.py", "pyright_infers_the_types_and_finds_the_mistakes"),
+    ),
+    _shown(
+        "`EventManager`, `Emitter`",
+        "One class under both names: `on`, `emit`, `subscriber`, `add_event`, `remove`, `events`.",
+        *_in(EVENTS, "event_manager_is_the_emitter", "on_as_function_returns_the_callback"),
+        *_in(EVENTS, "declared_events_come_in_order_and_only_once"),
+    ),
+    _shown(
+        "`emit`",
+        "Counts, then calls everything that is registered, in order of registration.",
+        *_in(EVENTS, "all_callbacks_of_an_event_run_in_order_of_registration"),
+        *_in(EVENTS, "emit_returns_nothing_and_ignores_what_callbacks_return"),
+        *_in(EVENTS, "an_emission_from_a_callback_is_delivered_at_once"),
+        *_in(EVENTS, "the_others_still_run_and_then_the_first_error_is_raised"),
+    ),
+    _shown(
+        "A callback registered meanwhile",
+        "waits for the next emission.",
+        *_in(EVENTS, "a_callback_registered_during_an_emission_waits_for_the_next"),
+    ),
+    _shown(
+        "`on(event, …)`, `register`",
+        "As function and as decorator; unknown names are refused with the known ones.",
+        *_in(EVENTS, "a_callback_reaches_its_event_under_name_and_object"),
+        *_in(EVENTS, "a_name_that_is_not_known_is_refused_with_those_that_are"),
+        *_in(EVENTS, "an_event_object_of_the_user_is_welcome_on_a_closed_set"),
+    ),
+    _shown(
+        "`Subscriber`",
+        "One event as a handle: to register with and without options, to emit, to remove.",
+        *_in(EVENTS, "a_subscriber_is_a_handle_on_one_event"),
+        *_in(EVENTS, "a_subscriber_is_open_to_any_options"),
+    ),
+    _shown(
+        "Decorators",
+        "return the function, so they can be stacked.",
+        *_in(EVENTS, "decorators_return_the_function_so_they_stack"),
+    ),
+    _shown(
+        "`name=`, `remove`",
+        "Callbacks go by function or by name, and keep their order of registration.",
+        *_in(EVENTS, "remove_by_function_takes_all_its_registrations", "remove_by_name"),
+    ),
+    _shown(
+        "`when=`",
+        "Asked before each round; a false answer uses nothing up.",
+        *_in(EVENTS, "when_is_asked_after_every_and_before_the_limit"),
+        *_in(EVENTS, "a_round_counts_once_and_a_false_when_not_at_all"),
+    ),
+    _shown(
+        "`every=`",
+        "The n-th emission since registration, and every n-th after it.",
+        *_in(EVENTS, "five_emissions_with_every_second_make_two_calls"),
+        *_in(EVENTS, "every_counts_from_registration"),
+    ),
+    _shown(
+        "`repeat=`",
+        "Calls per round; a round counts once.",
+        *_in(EVENTS, "a_round_counts_once_and_a_false_when_not_at_all"),
+    ),
+    _shown(
+        "`max_calls=`, `limit=`",
+        "Rounds after which a callback is never called again; one that failed counts.",
+        *_in(EVENTS, "a_failing_call_is_used_up_and_ends_its_round"),
+        *_in(EVENTS, "a_callback_that_emits_its_own_event_is_held_by_its_limit"),
+    ),
+    _shown(
+        "Options together",
+        "What each combination does over eight emissions; what means nothing is refused.",
+        *_in(EVENTS, "how_the_options_work_together_over_eight_emissions"),
+        *_in(EVENTS, "wrong_options_are_refused_at_registration"),
+    ),
+    _shown(
+        "`hidden=`",
+        "Leaves a callback out of every view.",
+        *_in(
+            "views/test_text.py", "events_stand_in_declaration_order_and_hidden_callbacks_nowhere"
+        ),
+    ),
+    _shown(
+        "The same callback twice",
+        "is called twice, unless a notebook's cell has run again.",
+        *_in(EVENTS, "the_same_function_twice_is_called_twice"),
+        *_in(EVENTS, "a_rerun_cell_replaces_its_callback_in_place"),
+    ),
+    _shown(
+        "`event_counts`",
+        "How often each event was emitted, by any spelling of it.",
+        *_in(EVENTS, "counts_grow_with_every_emission_and_ignore_zeros"),
+        *_in(EVENTS, "counts_can_be_read_by_any_spelling_and_asking_adds_nothing"),
+    ),
+    _absent(
+        "`emit_many`, `forward`, `copy`",
+        "Left out: nothing needed them that a callback of two lines does not do.",
+    ),
+)
+
+_SCHEDULER = (
+    _shown(
+        "`Scheduler(executor)`",
+        "Runs on any `concurrent.futures.Executor`, never more at a time than that one can run.",
+        *_in(SCHEDULER, "an_executor_gets_no_more_than_it_can_run", "what_runs_nothing_is_refused"),
+        *_in(SCHEDULER, "none_and_dots_mean_local_processes"),
+        *_in(SCHEDULER, "a_terminate_function_is_given_the_executor"),
+    ),
+    _shown(
+        "`with_processes`",
+        "Workers of this machine; start method and initializer are yours to choose.",
+        *_in(PROCESS, "results_come_back_from_every_start_method"),
+        *_in(PROCESS, "the_initializer_runs_first_with_its_arguments"),
+    ),
+    _shown(
+        "`with_threads`",
+        "The same over threads.",
+        "executors/test_contract.py::TestThreads::test_map_gather_and_as_completed",
+    ),
+    _shown(
+        "`with_sequential`, `SequentialExecutor`",
+        "One call at a time in this process, without recursion.",
+        *_in("executors/test_local.py", "a_sequential_call_runs_when_the_loop_turns"),
+        *_in("executors/test_local.py", "a_sequential_executor_by_itself"),
+        *_in(SCHEDULER, "a_sequential_executor_is_known_as_such"),
+    ),
+    _absent("`with_loky`", "Not yet; a loky executor can be passed to `Scheduler`."),
+    _absent(
+        "`with_slurm`, `with_pbs`, `with_sge`, `with_oar`, `with_moab`, `with_lsf`, "
+        "`with_htcondor`",
+        "Not yet; an executor of Dask can be passed to `Scheduler`.",
+    ),
+    _absent("`with_dask`", "Not yet; `client.get_executor()` can be passed to `Scheduler`."),
+    _absent("`with_dask_jobqueue`", "Left out: each cluster has a constructor of its own."),
+    _absent("`with_ray`", "Not yet."),
+    _absent("Airflow", "Not yet."),
+    _shown(
+        "`run`",
+        "Blocks until the end and says how it ended; in a notebook, too.",
+        *_in(RUN, "a_run_without_work"),
+        *_in("kernels/test_run_in_cell.py", "it_can_run_again_and_again"),
+    ),
+    _shown(
+        "`async_run`",
+        "The same, to be awaited.",
+        *_in(RUN, "cancelling_async_run_ends_it_before_it_returns"),
+        *_in("kernels/test_run_in_cell.py", "async_run_prints_into_its_cell"),
+    ),
+    _shown(
+        "`on_exception=`",
+        '"raise", "end", "continue" or a mapping by type, for calls and callbacks alike.',
+        *_in(RUN, "raise_ends_the_run_and_is_raised", "a_mapping_decides_by_type"),
+        *_in(RUN, "a_callback_that_raises", "what_a_mapping_does_not_list_is_raised"),
+        *_in(RUN, "exits_out_of_calls_end_the_run_and_come_out_of_the_wait_only"),
+        *_in(OPTIONS, "the_first_entry_that_fits_wins", "a_policy_that_means_nothing"),
+    ),
+    _shown(
+        "`end_on_exception=`, `raises=`",
+        "The older spellings.",
+        *_in(SCHEDULER, "the_older_spellings_of_the_policy"),
+    ),
+    _shown(
+        "`on_cancelled=`",
+        "What to do about a cancellation that nobody here asked for.",
+        *_in(RUN, "a_future_that_is_cancelled_elsewhere"),
+        *_in(RUN, "what_was_asked_for_here_never_triggers_that_policy"),
+    ),
+    _shown(
+        "`timeout=`",
+        "Takes nothing more, cancels what is queued and lets running calls finish.",
+        *_in(RUN, "a_timeout", "a_timeout_cancels_the_queue_and_lets_running_calls_finish"),
+    ),
+    _shown(
+        "`wait=False`",
+        "Ends running calls, and what they have started, at once.",
+        *_in(RUN, "a_run_started_without_waiting_ends_so", "stop_now_ends_what_runs"),
+        *_in(PROCESS, "closing_can_end_running_calls_with_what_they_started"),
+    ),
+    _shown(
+        "`end_on_empty=False`",
+        "Runs until it is stopped.",
+        *_in(FORMER, "the_second_run_is_as_long_as_the_first_though_its_loop_is_another"),
+    ),
+    _shown(
+        "`ExitState`, `ExitCode`",
+        "How a run ended; a state equals its code.",
+        *_in(SCHEDULER, "an_exit_state_equals_its_code"),
+    ),
+    _shown(
+        "`submit`",
+        "A future, or an error that says how to start; from any thread.",
+        *_in(SCHEDULER, "submitting_before_a_start_says_how_to_start"),
+        "executors/test_contract.py::TestForkserverProcesses::test_eight_threads_submit_fifty_calls_each",
+    ),
+    _shown(
+        "`map`, `gather`, `as_completed`, `wait`",
+        "As users of the standard library expect: several iterables, order, time limits, errors in "
+        "their places, ended futures, other threads.",
+        *_in(VERBS, "map_takes_several_iterables_and_ends_with_the_shortest"),
+        *_in(VERBS, "gather_returns_errors_and_cancelled_ones_in_their_places"),
+        *_in(VERBS, "as_completed_yields_in_the_order_of_the_ends_and_each_once"),
+        *_in(VERBS, "a_timeout_comes_after_what_has_ended_and_says_how_many_have_not"),
+        *_in(VERBS, "a_wait_that_was_too_short_says_which_call"),
+    ),
+    _shown(
+        "`queue`",
+        "What was accepted and has not ended.",
+        *_in(SCHEDULER, "the_queue_is_what_has_not_ended"),
+    ),
+    _shown(
+        "`empty`, `running`",
+        "Whether nothing is left to do, and whether calls are taken.",
+        *_in(RUN, "stopping_takes_no_more_calls"),
+        *_in(READING, "before_the_first_run"),
+    ),
+    _shown(
+        "`stop`",
+        "From any thread and any callback, any number of times, as a callback itself.",
+        *_in(RUN, "stop_from_many_threads_at_once", "stop_from_a_callback"),
+        *_in(RUN, "stop_with_an_exception_follows_the_policy"),
+        *_in(SCHEDULER, "stop_takes_any_arguments_so_it_can_be_a_callback"),
+        *_in(SCHEDULER, "stopping_what_does_not_run_is_harmless"),
+    ),
+    _shown(
+        "`call_later`",
+        "On the loop, while the run lives; it keeps no run alive.",
+        *_in(RUN, "call_later_runs_on_the_loop_and_its_errors_count"),
+        *_in(RUN, "call_later_neither_keeps_a_run_alive_nor_outlives_it"),
+    ),
+    _shown(
+        "`task`",
+        "Registers a function; as a decorator too, with and without arguments.",
+        *_in(TASK, "a_task_is_made_by_hand_or_as_a_decorator", "a_task_of_nothing_is_refused"),
+        *_in(VERBS, "a_decorator_may_take_arguments"),
+    ),
+    _shown(
+        "`add_renderable`",
+        "Shows something of yours below the scheduler.",
+        *_in("views/test_text.py", "what_the_user_adds_stands_below"),
+        *_in(MONITOR, "it_says_how_it_stands_wherever_it_is_shown"),
+    ),
+    _shown(
+        "`display=`",
+        "A dashboard under the cell, or none.",
+        *_in("kernels/test_display.py", "start_shows_a_widget_with_static_forms_beside"),
+        *_in("kernels/test_display.py", "display_false_shows_nothing"),
+    ),
+    _shown(
+        "The scheduler's events",
+        "Under each of their names, the older ones included, with what they carry.",
+        *_in(EVENTS, "older_names_of_a_scheduler_still_work"),
+        *_in(EVENTS, "the_documented_tables_are_those_of_the_code"),
+    ),
+    _shown(
+        "Order of events",
+        "A call's: the scheduler's before the task's. A run's: `on_finished` is the last of all.",
+        *_in(RUN, "a_call_of_a_task_that_returns"),
+        *_in(RUN, "a_call_of_a_task_that_raises_and_the_run_goes_on"),
+        *_in(RUN, "a_cancelled_call_has_one_event_of_each", "stop_with_nothing_under_way"),
+        *_in(RUN, "the_order_of_events_when_a_call_ends_the_run"),
+        *_in(FORMER, "no_event_comes_after_finished"),
+    ),
+    _shown(
+        "`records`, `to_frame`",
+        "Every call as a row, as a DataFrame too.",
+        *_in(READING, "records_have_plain_values", "records_as_a_frame"),
+    ),
+)
+
+_TASKS = (
+    _shown(
+        "`scheduler.task(fn, plugins=…)`, `Task(fn, scheduler)`",
+        "Two ways to the same; one plugin or several.",
+        *_in(TASK, "a_task_is_made_by_hand_or_as_a_decorator"),
+        *_in(TASK, "what_is_no_plugin_is_refused_and_no_task_is_left"),
+    ),
+    _shown(
+        "`task.submit`, `task(…)`",
+        "A future, None where a plugin refused; when nothing runs, the second is None as well.",
+        *_in(TASK, "what_a_task_knows_of_its_calls", "a_refusal_unwinds_those_before_it"),
+        *_in(RUN, "stopping_takes_no_more_calls"),
+    ),
+    _shown(
+        "`futures`, `n_running`, `running`, `queue`, `n_called`",
+        "What a task knows of its calls.",
+        *_in(TASK, "what_a_task_knows_of_its_calls"),
+    ),
+    _shown(
+        "`name`, `ref`",
+        "Short, readable, the same in every run.",
+        *_in(TASK, "refs_count_per_name_and_scheduler"),
+    ),
+    _shown(
+        "`on_submitted`",
+        "Gets the future first, and the arguments as they are after plugins if it wants them.",
+        *_in(EVENTS, "keywords_of_a_submission_are_passed_if_wanted"),
+        *_in(OWN, "a_changed_argument_reaches_the_function_and_the_callbacks"),
+    ),
+    _shown(
+        "`on_done`, `on_result`, `on_exception`, `on_cancelled`",
+        "A callback takes as much of what an event carries as it has parameters for.",
+        *_in(EVENTS, "a_callback_gets_what_it_has_room_for"),
+        *_in(EVENTS, "a_callback_that_needs_more_is_refused_at_registration"),
+    ),
+    _shown(
+        "`on_returned`, `on_f_returned`, `on_f_exception`, `on_f_cancelled`",
+        "Further names of an outcome; all callbacks of one outcome share one order.",
+        *_in(TASK, "callbacks_of_one_outcome_run_in_order_of_registration"),
+        *_in(EVENTS, "events_told_together_share_one_order_of_registration"),
+    ),
+    _shown(
+        "Spellings of events",
+        "`on_result`, `on-result` and `result` are one; so are older names.",
+        *_in(TASK, "an_event_has_many_names", "an_unknown_event_lists_the_known_ones"),
+        *_in(EVENTS, "older_names_still_work"),
+    ),
+    _shown(
+        "Subclasses of `Task`",
+        "With events of their own, emitted from callbacks.",
+        *_in(TASK, "a_subclass_has_events_of_its_own"),
+        *_in(TASK_SCRIPTS, "by_path"),
+    ),
+    _shown(
+        "`attach_plugin`",
+        "A plugin that refuses the task is not attached.",
+        *_in(TASK, "a_plugin_that_refuses_the_task_is_not_attached"),
+        *_in(TASK, "a_plugin_hangs_on_a_task_once"),
+    ),
+    _shown(
+        "`task.batch`, `Task.Batch`",
+        "Submitted together once, cancelled together; a refused call cancels the rest.",
+        *_in(BATCH, "the_ways_to_make_one", "the_calls_are_the_tasks_own", "on_every_executor"),
+        *_in(BATCH, "it_is_submitted_once", "a_refused_call_cancels_the_batch"),
+        *_in(BATCH, "cancel_takes_back_what_waits_and_what_runs"),
+    ),
+    _shown(
+        "Events of a batch",
+        "In order, results in order of submission, None among them; always ended by one `done`.",
+        *_in(BATCH, "all_return_in_an_order_of_their_own", "results_that_are_none_are_kept"),
+        *_in(BATCH, "an_empty_batch_is_done_at_the_next_turn", "an_empty_batch_can_be_cancelled"),
+        *_in(BATCH, "every_batch_ends_once_and_tells_the_truth"),
+    ),
+    _absent("`on_f_submitted`", "Left out: `on_submitted` carries the future and the arguments."),
+    _absent("`copy`", "Left out: making another task of the function does it."),
+    _absent(
+        "`Trial.Task`", "Left out: it belongs to optimizers, which this package does not have."
+    ),
+)
+
+_PLUGINS = (
+    _shown(
+        "`Plugin`",
+        "Sees, changes and refuses submissions, in a chain that unwinds; adds events, shows its "
+        "state.",
+        *_in(TASK, "plugins_are_asked_in_order_and_released_in_reverse"),
+        *_in(TASK, "plugins_are_released_however_a_call_ends"),
+        *_in(TASK, "a_failing_plugin_unwinds_and_says_what_to_mend"),
+        *_in(OWN, "a_veto_and_nothing_is_submitted"),
+        *_in(OWN, "an_added_event_comes_on_the_loop_and_is_known_by_name"),
+        *_in(OWN, "what_was_lent_comes_back_when_a_later_plugin_refuses"),
+        *_in(OWN, "its_state_is_shown_as_it_changes"),
+    ),
+    _shown(
+        "`Limiter`, `CallLimiter`",
+        "Calls in all, calls at a time, not while another task runs.",
+        *_in(LIMITER, "no_more_calls_than_the_limit", "no_more_at_a_time_than_the_limit"),
+        *_in(LIMITER, "not_while_another_task_runs", "the_limit_of_calls_is_asked_first"),
+        *_in(LIMITER, "a_limit_that_means_nothing", "the_older_name"),
+    ),
+    _shown(
+        "Events of the limiter",
+        "With the task and the refused arguments.",
+        *_in(LIMITER, "one_limiter_on_two_tasks_counts_both"),
+        *_in(EVENTS, "the_limiter_passes_the_arguments_last"),
+    ),
+    _shown(
+        "`Comm.Plugin`",
+        "A running call asks and tells, its task's callbacks answer and tell; in order, and before "
+        "the call's end; nobody waits for ever.",
+        *_in(COMM, "it_opens_sends_asks_and_closes_in_this_order"),
+        *_in(COMM, "all_that_was_said_comes_in_order_and_before_the_end"),
+        *_in(COMM, "the_scheduler_sends_as_well", "a_body_that_raises_closes"),
+        *_in(COMM, "a_worker_killed_in_the_midst_of_a_request", "nobody_answers_in_time"),
+        *_in(COMM, "the_place_of_the_comm_is_taken", "other_names_for_it"),
+    ),
+    _shown(
+        "`Progress`, `report`",
+        "How far each call is, by its own reports or its tqdm loops, in every view.",
+        *_in(PROGRESS, "the_last_report_always_comes_and_comes_before_the_end"),
+        *_in(PROGRESS, "a_tqdm_loop_reports_by_itself", "text_and_html_show_it_live"),
+        *_in(PROGRESS, "the_state_is_over_all_calls_and_shows_what_goes_on"),
+        *_in(PROGRESS, "ten_thousand_reports_cost_little"),
+    ),
+    _shown(
+        "`ResourceLimits`, `PynisherPlugin`",
+        "Memory, CPU time and wall time of a call; typed errors, events, and workers that go on.",
+        *_in(RESOURCES, "each_limit_ends_the_call_and_what_it_started_and_nothing_else"),
+        *_in(RESOURCES, "a_policy_for_its_errors_only", "units", "what_the_system_supports"),
+    ),
+    _shown(
+        "`Retry`",
+        "Failed calls run again: one future and one end per call, each attempt a record.",
+        *_in(RETRY, "one_future_and_one_end_whatever_it_took", "waits_of_tenacity"),
+        *_in(RETRY, "what_was_tried_again_is_not_resubmitted_as_failed", "on_every_backend"),
+        *_in(RETRY, "a_call_that_kills_three_workers_in_a_row_is_not_tried_again"),
+    ),
+    _shown(
+        "`Cache`",
+        "The same function with the same arguments is not run again; an edited one is.",
+        *_in(CACHE, "the_second_time_it_is_not_run"),
+        *_in(CACHE, "a_hit_has_the_events_of_any_call_and_its_own"),
+        *_in(CACHE, "a_function_of_a_notebook_over_kernels_and_edits"),
+    ),
+    _shown(
+        "`ThreadPoolCTLPlugin`",
+        "The threads of numerical libraries, in the worker.",
+        *_in("plugins/test_threadpools.py", "in_a_worker_process", "on_a_thread"),
+    ),
+    _shown(
+        "`WarningFilter`",
+        "Warnings filters, in the worker.",
+        *_in("plugins/test_warning_filter.py", "the_filter_holds_inside_the_call_only"),
+        *_in("plugins/test_warning_filter.py", "threads_do_not_share_their_filters"),
+    ),
+    _shown(
+        "`QueueMonitor`",
+        "The queue and the workers at every change, as a frame and as a picture; workers are true.",
+        *_in(MONITOR, "every_change_is_a_row", "the_workers_of_each_backend"),
+        *_in(MONITOR, "areas_are_stacked", "a_flood_of_calls_fills_no_memory"),
+    ),
+    _shown(
+        "`Requeue`",
+        "An iterator that takes items back, any number of them, and can be used again.",
+        *_in("test_types.py", "requeued_items_come_first_and_the_last_one_before_the_others"),
+        *_in("test_types.py", "it_can_be_filled_again_after_it_ran_out"),
+        *_in("test_types.py", "from_func_calls_as_often_as_told_and_only_when_asked"),
+        *_in("test_types.py", "three_hundred_thousand_requeues_do_not_recurse"),
+    ),
+)
+
+_VIEWS = (
+    _shown(
+        "Rich text",
+        "Executor, queue, events with their counts and callbacks, tasks with theirs.",
+        *_in("views/test_text.py", "golden", "a_task_alone"),
+    ),
+    _shown(
+        "The queue",
+        "Says which calls run, and how many calls are not shown.",
+        *_in("views/test_html.py", "each_call_says_what_it_knows"),
+        *_in("views/test_html.py", "a_crowd_is_bounded_and_says_what_is_left_out"),
+    ),
+    _shown(
+        "Events and callbacks",
+        "In order of declaration, as their authors wrote them.",
+        *_in(
+            "views/test_text.py", "events_stand_in_declaration_order_and_hidden_callbacks_nowhere"
+        ),
+        *_in(EVENTS, "a_callback_reads_as_it_was_written"),
+        *_in(READING, "counts_of_callbacks_and_events"),
+    ),
+    _shown(
+        "Plugins",
+        "Each with its state, in every view.",
+        "plugins/test_limiter.py::TestLimiter::test_its_state_is_plain_and_shown_everywhere",
+    ),
+)
+
+_MENDED = (
+    _shown(
+        "A decorated name stays bound",
+        "Stacked registrations reach every event they name.",
+        *_in(FORMER, "a_callback_can_be_registered_twice_by_stacking_decorators"),
+        *_in(EVENTS, "decorators_return_the_function_so_they_stack"),
+    ),
+    _shown(
+        "A scheduler runs again",
+        "On each backend, with fresh workers.",
+        "executors/test_contract.py::TestForkserverProcesses::test_the_same_scheduler_runs_three_times",
+        "executors/test_contract.py::TestForkserverProcesses::test_it_runs_again_after_stop_now",
+    ),
+    _shown(
+        "Nothing after `on_finished`",
+        "However the run ended.",
+        *_in(FORMER, "no_event_comes_after_finished"),
+    ),
+    _shown(
+        "A second run on another loop",
+        "is as long as the first.",
+        *_in(FORMER, "the_second_run_is_as_long_as_the_first_though_its_loop_is_another"),
+    ),
+    _shown(
+        "Refilling in `on_empty`",
+        "keeps the run alive; runs leave no callbacks behind.",
+        *_in(RUN, "refilling_in_on_empty_keeps_the_run_alive"),
+        *_in(FORMER, "runs_leave_no_callbacks_behind"),
+    ),
+    _shown(
+        "An error in `on_empty`",
+        "counts like any other.",
+        *_in(RUN, "an_error_in_on_empty_is_not_swallowed"),
+    ),
+    _shown(
+        "One policy for every callback",
+        "The run ends properly whichever of them fails, and no timer outlives it.",
+        *_in(RUN, "a_callback_that_raises"),
+        *_in(FORMER, "a_failed_run_can_be_followed_by_a_good_one"),
+        *_in(GUEST, "a_script_ends_with_its_run_and_prints_nothing_of_its_own"),
+    ),
+    _shown(
+        "One meaning of what a mapping does not list",
+        "It is raised, out of calls and callbacks alike.",
+        *_in(RUN, "what_a_mapping_does_not_list_is_raised"),
+    ),
+    _shown(
+        "The loop stays the user's",
+        "Its exception handler is left alone, other people's errors are not the scheduler's.",
+        *_in(GUEST, "nothing_is_left_on_the_loop"),
+        *_in(GUEST, "an_error_of_somebody_else_on_the_loop_is_not_ours"),
+    ),
+    _shown(
+        "The loop is never blocked",
+        "Not at the end, nor while an interrupted wait is left.",
+        *_in(GUEST, "the_loop_turns_while_a_stopped_run_waits_for_its_calls"),
+        *_in("kernels/test_interrupt.py", "it_stops_the_wait_and_not_the_run"),
+    ),
+    _shown(
+        "Any thread",
+        "may submit and stop, and is heard at once.",
+        *_in(RUN, "stop_from_a_thread_wakes_a_loop_that_waits"),
+        "executors/test_contract.py::TestThreads::test_eight_threads_submit_fifty_calls_each",
+    ),
+    _shown(
+        "`run()` in a cell",
+        "works, and a background run goes on while a cell blocks.",
+        *_in("kernels/test_run_in_cell.py", "callbacks_print_into_the_running_cell"),
+        *_in("kernels/test_background.py", "a_blocking_cell_does_not_idle_the_workers"),
+    ),
+    _shown(
+        "A scheduler as the last expression",
+        "is shown once.",
+        *_in("kernels/test_display.py", "the_parts_as_last_expression"),
+    ),
+    _shown(
+        "The outcome stays in the file",
+        "as plain HTML.",
+        *_in("kernels/test_display.py", "it_is_frozen_from_the_background"),
+        *_in("browser/test_pages.py", "the_end_leaves_static_html_in_the_page_and_in_the_file"),
+    ),
+    _shown(
+        "Showing costs little",
+        "Observers are told once until somebody looks; a thousand calls a second stay small.",
+        *_in(READING, "an_observer_is_told_once_until_somebody_looks"),
+        *_in("views/test_model.py", "a_thousand_calls_a_second_stay_below_fifty_kilobytes"),
+    ),
+    _shown(
+        "Functions of a notebook",
+        "run whatever the start method.",
+        *_in("kernels/test_redefinition.py", "lambdas_and_closures_travel"),
+        *_in("executors/test_process_scripts.py", "a_script_without_main_guard_runs_once"),
+    ),
+    _shown(
+        "Sequential runs keep their time",
+        "A timeout falls between two calls; chains need no deep stack.",
+        *_in(FORMER, "a_timeout_falls_between_two_calls_of_a_sequential_scheduler"),
+        *_in(FORMER, "five_thousand_chained_sequential_calls_need_no_deep_stack"),
+    ),
+    _shown(
+        "Stop now means now",
+        "Workers end, with what they have started, whatever they ignore.",
+        *_in(PROCESS, "closing_can_end_running_calls_with_what_they_started"),
+        *_in("kernels/test_processes.py", "stop_now_ends_calls_with_what_they_started"),
+    ),
+    _shown(
+        "Nobody waits for ever",
+        "A request without an answer, a listener that nobody tells, a full line: each ends with a "
+        "typed error; what would deadlock is refused with the reason.",
+        *_in(
+            COMM, "what_would_wait_for_ever_says_why", "a_callback_that_fails_is_named_to_the_call"
+        ),
+        *_in(COMM, "a_run_that_stops_leaves_nobody_waiting", "nobody_listens"),
+    ),
+    _shown(
+        "A worker that dies",
+        "costs the call it was running, and no other.",
+        *_in(PROCESS, "a_dying_call_says_how_and_others_go_on"),
+        *_in(PROCESS, "calls_behind_a_dying_one_run_elsewhere"),
+        *_in("kernels/test_processes.py", "a_killed_worker_fails_its_call_and_no_other"),
+    ),
+    _shown(
+        "Coroutines",
+        "Callbacks are awaited, functions run to their end.",
+        *_in(FORMER, "a_coroutine_callback_is_awaited_and_a_coroutine_function_has_its_result"),
+        *_in(RUN, "a_coroutine_callback_is_awaited_before_the_run_ends"),
+    ),
+    _shown(
+        "Long queues cost no more per call",
+        "Cancelling from behind, a thousand running calls, the monitor.",
+        *_in(FORMER, "ending_eight_thousand_queued_calls_from_behind"),
+        *_in("scheduling/test_dispatch.py", "eight_thousand_cancels_from_the_end_walk_nowhere"),
+        *_in(MONITOR, "a_flood_of_calls_fills_no_memory"),
+    ),
+    _shown(
+        "Small ones",
+        "A stop with an error that may continue is a stop; no event is made by asking for it.",
+        *_in(FORMER, "stop_with_an_error_that_may_continue_is_a_stop"),
+        *_in(EVENTS, "looking_at_handlers_does_not_make_an_event"),
+        *_in(RUN, "an_unguarded_submit_while_draining_is_no_error"),
+    ),
+)
+
+SECTIONS: dict[str, tuple[Capability, ...]] = {
+    "Events": _EVENTS,
+    "The scheduler": _SCHEDULER,
+    "Tasks": _TASKS,
+    "Plugins and helpers": _PLUGINS,
+    "What is shown": _VIEWS,
+    "What went wrong elsewhere": _MENDED,
+}
+
+_INTRO = """# What it can do, and the tests that show it
+
+Every line names the tests that fail when it is no longer true; a name leads to a function of that
+name below `tests/`. The first five tables are what one may know from **amltk**, whose scheduling
+this package continues; the last one lists what went wrong there and must not go wrong here.
+"""
+
+
+def page() -> str:
+    """Write the page."""
+    tables = [f"## {title}\n\n{_table(rows)}" for title, rows in SECTIONS.items()]
+    return _INTRO + "\n" + "\n\n".join(tables) + "\n"
+
+
+def _table(rows: tuple[Capability, ...]) -> str:
+    lines = ["| Capability | What | Shown by |", "|---|---|---|"]
+    return "\n".join([*lines, *(_line(row) for row in rows)])
+
+
+def _line(row: Capability) -> str:
+    if row.absent:
+        return f"| {row.name} | {row.absent} | – |"
+    return f"| {row.name} | {row.what} | {'<br>'.join(f'`{test}`' for test in row.tests)} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
