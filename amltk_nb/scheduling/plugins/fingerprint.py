@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import sys
 import sysconfig
 import types
@@ -111,10 +112,18 @@ class _Hasher(_WithArrays):  # type: ignore[misc, valid-type]
         self._descriptions = descriptions
 
     def save(self, obj: Any) -> None:
+        if type(obj) is types.BuiltinFunctionType and type(obj.__self__) is types.ModuleType:
+            obj = _compiled(obj.__self__.__name__, obj.__name__)
         if type(obj) is frozenset:  # joblib sorts sets only, and strings have no order otherwise
             obj = ["frozenset", set(obj)]
         described = self._descriptions.of(obj)
         super().save(obj if described is None else described)
+
+    def save_global(self, obj: Any, name: str | None = None, pack: Any = None) -> None:
+        """Save what says of itself that it is found under a name; classes and functions do not."""
+        name = name or obj.__qualname__
+        home = pickle.whichmodule(obj, name)  # type: ignore[attr-defined]  # unknown to typeshed
+        self.save(_compiled(home, name))
 
 
 class _Descriptions:
@@ -287,6 +296,16 @@ def _installed_name(obj: Any) -> str | None:
 def _with_version(module_name: str, qualified: str) -> str:
     package = sys.modules.get(module_name.partition(".")[0])
     return f"{module_name}:{qualified}=={getattr(package, '__version__', '')}"
+
+
+def _compiled(module_name: str, qualified: str) -> str:
+    """Name what nobody can look into; if it is one's own, with the time it was built."""
+    named = _with_version(module_name, qualified)
+    file = getattr(sys.modules.get(module_name), "__file__", None)
+    if _is_installed(module_name) or file is None:
+        return named
+    built = os.stat(file)
+    return f"{named} {built.st_mtime_ns} {built.st_size}"
 
 
 @functools.cache
