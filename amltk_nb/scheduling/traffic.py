@@ -202,7 +202,7 @@ class Traffic:
     def watch(self, fd: int, on_readable: Callable[[], None]) -> bool:
         """Have the loop call something while a descriptor has something to read."""
         try:
-            self._run.loop.add_reader(fd, self.inbox.during, on_readable)
+            self._run.loop.add_reader(fd, self.inbox.during, lambda: self._handle(on_readable))
         except NotImplementedError:
             return False
         self._watched_fds.append(fd)

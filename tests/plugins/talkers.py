@@ -137,11 +137,12 @@ def open_with_ack(*, comm: Any) -> Any:
     return "opened"
 
 
-def open_twice(*, comm: Any) -> list[Any]:
+def open_often(n: int, *, comm: Any) -> list[Any]:
     with comm.open() as same:
         first = same is comm, comm.is_open
-    with comm:
-        pass
+    for i in range(n - 1):
+        with comm:
+            comm.send(i)
     return [*first, comm.is_open]
 
 

@@ -252,11 +252,15 @@ async def test_opening_can_wait_for_its_callbacks(scheduler: Scheduler):
 
 @one_of_each
 async def test_it_may_be_opened_again(scheduler: Scheduler):
-    task, told = talking(scheduler, talkers.open_twice)
+    task, told = talking(scheduler, talkers.open_often)
     run = scheduler.start(end_on_empty=True)
-    assert await outcome(task.submit()) == [True, True, False]
+    assert await outcome(task.submit(50)) == [True, True, False]
     await run
-    assert [name for name, _ in told] == ["comm-open", "comm-close"] * 2 + ["returned"]
+    assert told[:2] == [("comm-open", None), ("comm-close", None)]
+    assert [told[i : i + 3] for i in range(2, 149, 3)] == [
+        [("comm-open", None), ("comm-message", i), ("comm-close", None)] for i in range(49)
+    ]
+    assert told[149:] == [("returned", [True, True, False])]
 
 
 @one_of_each
@@ -614,11 +618,11 @@ def test_two_of_them_for_one_parameter():
 
 async def test_what_the_task_is_told_of_a_submission_names_it():
     scheduler = Scheduler.with_threads(1)
-    task, _ = talking(scheduler, talkers.open_twice)
+    task, _ = talking(scheduler, talkers.open_often)
     seen: list[Any] = []
-    task.on_submitted(lambda future, **kwargs: seen.append(kwargs))
+    task.on_submitted(lambda future, n, **kwargs: seen.append(kwargs))
     run = scheduler.start(end_on_empty=True)
-    future = task.submit()
+    future = task.submit(1)
     await run
     assert [list(kwargs) for kwargs in seen] == [["comm"]]
     assert future.call.kwargs == {}  # as its user gave it, so that it can be submitted again
@@ -663,6 +667,23 @@ async def test_who_has_no_token_is_not_heard(tmp_path: Path, is_number_known: bo
     assert [name for name, _ in told] == ["comm-open", "comm-request", "comm-close", "returned"]
     with closing(socket.socket(socket.AF_UNIX)) as line, pytest.raises(ConnectionRefusedError):
         line.connect(address)
+
+
+async def test_a_fault_in_reading_ends_the_run(monkeypatch: pytest.MonkeyPatch):
+    serve, faults = sockets.Door._serve, [LookupError("a fault of ours")]
+
+    def break_down_once(door: Any) -> None:
+        if faults:
+            raise faults.pop()
+        serve(door)
+
+    monkeypatch.setattr(sockets.Door, "_serve", break_down_once)
+    scheduler = Scheduler.with_processes(1)
+    task, _ = talking(scheduler, talkers.ask)
+    run = scheduler.start()
+    task.submit("?")
+    with pytest.raises(LookupError, match="a fault of ours"):
+        await asyncio.wait_for(run.wait(), LONG_S)
 
 
 def n_descriptors() -> int:

@@ -160,9 +160,9 @@ class _LocalLine(Line):
 
     def connected(self, connection: Connection) -> None:
         """Have a call in another process at the other end; a former one has said its last."""
-        if self._connection is not None:
-            self._connection.read_all()
-            self._connection.close()
+        if (former := self._connection) is not None:
+            former.read_all()
+            former.close()
         self._connection = connection
 
     def disconnected(self, connection: Connection) -> None:

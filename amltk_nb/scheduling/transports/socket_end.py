@@ -103,6 +103,7 @@ class _SocketEnd(End):
     def send(self, head: Head, body: Any = None, *, timeout_s: float | None = None) -> bool:
         parts = message_parts(head, body)
         with self._sending:
+            self._check()
             try:
                 if not self._flush(timeout_s):
                     return False
@@ -123,6 +124,7 @@ class _SocketEnd(End):
         until = None if timeout_s is None else monotonic() + timeout_s
         while not self._received:
             left_ms = None if until is None else max(0.0, 1000 * (until - monotonic()))
+            self._check()
             if not self._readable.poll(left_ms):
                 raise TimeoutError
             try:
@@ -140,6 +142,10 @@ class _SocketEnd(End):
             except OSError:
                 pass  # nobody is there to hear it
             self._line.close()
+
+    def _check(self) -> None:
+        if self._line.fileno() < 0:  # closed here; the number may be that of something else
+            raise closed("this end of the line has been closed.")
 
     def _gone(self) -> Exception:
         return closed(

@@ -173,6 +173,8 @@ class Connection:
 
     def read(self) -> None:
         """Read once."""
+        if self._is_closed:  # in the same turn; its descriptor may be another one's by now
+            return
         try:
             if self._line is None:
                 self._greet()
@@ -236,6 +238,8 @@ class Connection:
 
     def flush(self) -> None:
         """Write what is unwritten."""
+        if self._is_closed:
+            return
         try:
             is_done = self._channel.flush()
         except OSError:
