@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Call,
         CallLimiter,
         Comm,
+        EmissionsTrackerPlugin,
         ExitCode,
         ExitState,
         Future,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         SequentialExecutor,
         Task,
         ThreadPoolCTLPlugin,
+        WandbPlugin,
         WarningFilter,
     )
     from amltk_nb.scheduling.reporting import report
@@ -56,6 +58,7 @@ __all__ = [
     "Call",
     "CallLimiter",
     "Comm",
+    "EmissionsTrackerPlugin",
     "Emitter",
     "Event",
     "EventManager",
@@ -77,6 +80,7 @@ __all__ = [
     "Subscriber",
     "Task",
     "ThreadPoolCTLPlugin",
+    "WandbPlugin",
     "WarningFilter",
     "report",
     "schedulers",

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.plugins.base import Plugin
     from amltk_nb.scheduling.plugins.cache import Cache
     from amltk_nb.scheduling.plugins.comm import Comm
+    from amltk_nb.scheduling.plugins.emissions import EmissionsTrackerPlugin
     from amltk_nb.scheduling.plugins.limiter import CallLimiter, Limiter
     from amltk_nb.scheduling.plugins.progress import Progress
     from amltk_nb.scheduling.plugins.resources import PynisherPlugin, ResourceLimits
     from amltk_nb.scheduling.plugins.retry import Retry
     from amltk_nb.scheduling.plugins.threadpools import ThreadPoolCTLPlugin
+    from amltk_nb.scheduling.plugins.wandb import WandbPlugin
     from amltk_nb.scheduling.plugins.warning_filter import WarningFilter
     from amltk_nb.scheduling.queue_monitor import QueueMonitor
     from amltk_nb.scheduling.run import Run
@@ -39,6 +41,7 @@ __all__ = [
     "Call",
     "CallLimiter",
     "Comm",
+    "EmissionsTrackerPlugin",
     "Emitter",
     "Event",
     "EventManager",
@@ -60,6 +63,7 @@ __all__ = [
     "Subscriber",
     "Task",
     "ThreadPoolCTLPlugin",
+    "WandbPlugin",
     "WarningFilter",
 ]
 
@@ -69,6 +73,7 @@ _HOMES = {
     "Call": "amltk_nb.scheduling.call",
     "CallLimiter": "amltk_nb.scheduling.plugins.limiter",
     "Comm": "amltk_nb.scheduling.plugins.comm",
+    "EmissionsTrackerPlugin": "amltk_nb.scheduling.plugins.emissions",
     "Emitter": "amltk_nb.events",
     "Event": "amltk_nb.events",
     "EventManager": "amltk_nb.events",
@@ -90,6 +95,7 @@ _HOMES = {
     "Subscriber": "amltk_nb.events",
     "Task": "amltk_nb.scheduling.task",
     "ThreadPoolCTLPlugin": "amltk_nb.scheduling.plugins.threadpools",
+    "WandbPlugin": "amltk_nb.scheduling.plugins.wandb",
     "WarningFilter": "amltk_nb.scheduling.plugins.warning_filter",
 }
 

@@ -227,3 +227,9 @@ def test_contexts_around_a_context_hold_while_a_coroutine_runs(fn: Callable[[], 
     seen = asyncio.run(value) if asyncio.iscoroutine(value) else value
     assert seen == ["outer", "inner"]
     assert entered == ["outer", "inner", "end of inner", "end of outer"]
+
+
+def test_a_context_that_cannot_be_made_leaves_no_coroutine_behind():
+    around = Around(look_later, partial(open, "/no/such/file"))
+    with pytest.raises(FileNotFoundError):
+        asyncio.run(around())  # a coroutine that nobody awaits would warn, and warnings are errors

@@ -32,12 +32,26 @@ class Around:
         fn: Callable[..., Any] = self.__wrapped__  # type: ignore[attr-defined]
         if _is_coroutine_function(fn):
             return self._awaited(fn(*args, **kwargs))
-        with self._context():
-            return fn(*args, **kwargs)
+        with self._context() as entered:
+            value = fn(*args, **kwargs)
+        return self.result(value, entered)
+
+    def result(self, value: Any, entered: Any) -> Any:
+        """Say what is returned in the end; for subclasses whose plugin wants more than that.
+
+        Args:
+            value: what the function returned.
+            entered: what the context gave, which it has left.
+        """
+        return value
 
     async def _awaited(self, coroutine: Any) -> Any:
-        with self._context():
-            return await coroutine
+        try:
+            with self._context() as entered:
+                value = await coroutine
+        finally:
+            coroutine.close()  # else one that was never begun, for want of a context, complains
+        return self.result(value, entered)
 
 
 def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
