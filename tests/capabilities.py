@@ -495,6 +495,17 @@ _PLUGINS = (
         *_in("plugins/test_warning_filter.py", "threads_do_not_share_their_filters"),
     ),
     _shown(
+        "`WandbPlugin`",
+        "Each call is a run of Weights & Biases, offline too.",
+        *_in("plugins/test_wandb.py", "each_call_is_a_run_on_disk", "nothing_stays_in_the_kernel"),
+    ),
+    _shown(
+        "`EmissionsTrackerPlugin`",
+        "What each call used, measured by codecarbon offline, in the worker; without the network.",
+        *_in("plugins/test_emissions.py", "what_calls_used_comes_back"),
+        *_in("plugins/test_emissions.py", "no_network_and_nothing_left_in_the_kernel"),
+    ),
+    _shown(
         "`QueueMonitor`",
         "The queue and the workers at every change, as a frame and as a picture; workers are true.",
         *_in(MONITOR, "every_change_is_a_row", "the_workers_of_each_backend"),

@@ -48,7 +48,7 @@ def test_no_capability_is_missing() -> None:
         "Events": 18,
         "The scheduler": 31,
         "Tasks": 15,
-        "Plugins and helpers": 12,
+        "Plugins and helpers": 14,
         "What is shown": 4,
         "What went wrong elsewhere": 23,
     }
