@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from typing import Any
 
 from amltk_nb import report
 from amltk_nb.errors import CommError, NotPicklableError
+from amltk_nb.scheduling.transports.socket_end import GREETING, message_parts
 
 
 class Unhappy(Exception):
@@ -195,6 +197,24 @@ def only_positional(comm: Any, /) -> None:
 def anything(**kwargs: Any) -> Any:
     with kwargs["comm"].open():
         return kwargs["comm"].request(1)
+
+
+def knock_and_greet_later(*, comm: Any, other: Any) -> None:
+    """Connect for `other` and say nothing before the connection has been taken in."""
+    address, number, token = other.ticket.__reduce__()[1]
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(address)
+        with comm.open():
+            comm.request("taken in?")
+        line.sendall(GREETING.pack(number, token))
+        for head in (("open", None), ("message", None)):
+            for part in message_parts(head, "at last"):
+                line.sendall(part)
+
+
+def write_to(fifo: str) -> None:
+    with open(fifo, "w") as file:
+        file.write("here")
 
 
 # --- progress

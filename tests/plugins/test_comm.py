@@ -669,6 +669,30 @@ async def test_who_has_no_token_is_not_heard(tmp_path: Path, is_number_known: bo
         line.connect(address)
 
 
+async def test_a_late_greeting_is_heard_before_the_end(tmp_path: Path):
+    """What a call said last is in the socket when the loop learns that it has ended."""
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    scheduler = Scheduler.with_processes(1, batching=False)
+    plugins = [Comm.Plugin(), Comm.Plugin("other")]
+    task = scheduler.task(talkers.knock_and_greet_later, plugins=plugins)
+    told: list[Any] = []
+    task.on("comm-message", lambda msg: told.append(msg.data))
+    task.on_done(lambda: told.append("done"))
+
+    @task.on("comm-request")
+    def hold_the_loop(msg: Any) -> None:
+        msg.respond()
+        with open(fifo) as file:  # until the next call runs, so that this one has ended
+            file.read()
+
+    run = scheduler.start(end_on_empty=True)
+    task.submit()
+    scheduler.submit(talkers.write_to, fifo)
+    assert await asyncio.wait_for(run.over(), LONG_S) == ExitCode.EXHAUSTED
+    assert told == ["at last", "done"]
+
+
 async def test_a_fault_in_reading_ends_the_run(monkeypatch: pytest.MonkeyPatch):
     serve, faults = sockets.Door._serve, [LookupError("a fault of ours")]
 

@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from hashlib import blake2b
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -51,6 +52,7 @@ class LocalTransport(Transport):
         self.engine = engine
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._secret = secrets.token_bytes(64)
         self._numbers = count(1)
         self._lines: WeakValueDictionary[int, _LocalLine] = WeakValueDictionary()
         self._door: Door | None = None
@@ -62,6 +64,14 @@ class LocalTransport(Transport):
             line = _LocalLine(self, next(self._numbers), receiver)
             self._lines[line.number] = line
         return line
+
+    def token(self, number: int) -> bytes:
+        """Make the token of a line: nobody can guess it from those of other lines.
+
+        Asking the system for random bytes for each would cost as much as the rest of a line.
+        """
+        name = number.to_bytes(8, "little")
+        return blake2b(name, digest_size=TOKEN_BYTES, key=self._secret).digest()
 
     def is_here(self) -> bool:
         """Say whether this is the process of the scheduler, and no forked copy of it."""
@@ -103,7 +113,7 @@ class _LocalLine(Line):
         """Make a line; `LocalTransport.line` does."""
         self.transport = transport
         self.number = number
-        self.token = secrets.token_bytes(TOKEN_BYTES)
+        self.token = transport.token(number)
         self.ticket = _LocalTicket(self)
         self.is_closed = False
         self._engine = transport.engine

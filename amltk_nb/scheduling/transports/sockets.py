@@ -62,6 +62,7 @@ class Door:
         self._is_full = False  # no descriptor is left for another connection
         self._is_closed = False
         self._connections: set[Connection] = set()
+        self._strangers: list[Connection] = []  # those that have not greeted yet
         _doors.add(self)
         engine.in_turn(self._watch)
 
@@ -85,6 +86,8 @@ class Door:
             self._engine.watch(self._sockets.fileno(), self._serve)
 
     def _serve(self) -> None:
+        if self._strangers:
+            self.let_in()  # in the order they came: of two for one line the later one counts
         for key, events in self._sockets.select(0):
             if key.data is None:
                 self.let_in()
@@ -94,7 +97,13 @@ class Door:
                 key.data.read()
 
     def let_in(self) -> None:
-        """Take in all connections that wait."""
+        """Take in all connections that wait, and the greetings of those that came before theirs."""
+        self._accept()
+        for connection in [c for c in self._strangers if not c.is_closed]:
+            connection.read()
+        self._strangers = [c for c in self._strangers if c.is_stranger]
+
+    def _accept(self) -> None:
         while not self._is_closed:
             try:
                 accepted, _ = self._listener.accept()
@@ -106,7 +115,7 @@ class Door:
             self._resume()
             connection = Connection(accepted, self._sockets, self._find, self._connections.discard)
             self._connections.add(connection)
-            connection.read()
+            self._strangers.append(connection)
 
     def _pause(self, error: OSError) -> None:
         """Look away from calls that wait: the loop would spin on them."""
@@ -167,13 +176,18 @@ class Connection:
         self._channel = Channel(accepted.fileno(), accepted.fileno())  # it never closes them
         self._poll = select.poll()
         self._poll.register(accepted, select.POLLIN)
-        self._is_closed = False
+        self.is_closed = False
         self._is_paused = False
         sockets.register(accepted, EVENT_READ, self)
 
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it may still greet."""
+        return self._line is None and not self.is_closed
+
     def read(self) -> None:
         """Read once."""
-        if self._is_closed:  # in the same turn; its descriptor may be another one's by now
+        if self.is_closed:  # in the same turn; its descriptor may be another one's by now
             return
         try:
             if self._line is None:
@@ -186,7 +200,7 @@ class Connection:
     def read_all(self) -> None:
         """Read all that has been sent by now, though its sender may go on for ever."""
         for _ in range(_MOST_READS):
-            if self._is_closed or not self._poll.poll(0):
+            if self.is_closed or not self._poll.poll(0):
                 break
             self.read()
 
@@ -215,20 +229,20 @@ class Connection:
 
     def pause(self) -> None:
         """Leave unread what comes, so that the call waits when its socket is full."""
-        if not self._is_paused and not self._is_closed:
+        if not self._is_paused and not self.is_closed:
             self._is_paused = True
             self._sockets.unregister(self._socket)
 
     def resume(self) -> None:
         """Read on."""
-        if self._is_paused and not self._is_closed:
+        if self._is_paused and not self.is_closed:
             self._is_paused = False
             self._sockets.register(self._socket, EVENT_READ, self)
             self.flush()
 
     def write(self, parts: list[Any]) -> None:
         """Write a message as far as the socket takes it now, the rest later."""
-        if self._is_closed:
+        if self.is_closed:
             return
         try:
             if not self._channel.post(parts):
@@ -238,7 +252,7 @@ class Connection:
 
     def flush(self) -> None:
         """Write what is unwritten."""
-        if self._is_closed:
+        if self.is_closed:
             return
         try:
             is_done = self._channel.flush()
@@ -253,7 +267,7 @@ class Connection:
 
     def close(self) -> None:
         """Hang up; harmless when closed."""
-        if self._is_closed:
+        if self.is_closed:
             return
         with suppress(OSError):  # it may be gone already
             # Before closing: a process that was forked meanwhile holds a copy of this socket.
@@ -267,7 +281,7 @@ class Connection:
 
     def let_go(self) -> None:
         """Close this process's hold on the socket."""
-        self._is_closed = True
+        self.is_closed = True
         self._socket.close()
 
 
