@@ -117,6 +117,7 @@ _CHAIN = Subject("chain", "ours", 5_000)
 _THREADS = Subject("threads", "ours", 50_000)
 _SEQUENTIAL = Subject("sequential", "ours", 20_000)
 _MILLION = Subject("flow", "ours", 1_000_000)
+_MONITOR = Subject("monitor", "ours", 12_000)
 _FIRST = Subject("first", "ours", 1)
 _IMPORT = Subject("import", "ours", 5)
 
@@ -207,6 +208,19 @@ COMPARISONS: tuple[Comparison, ...] = (
         "a cell that blocks, workers busy meanwhile",
         Subject("blocked", "ours", 1_000),
         Bound(at_least=0.95),
+        number="share",
+        unit="",
+    ),
+    Comparison(
+        "QueueMonitor at 1 000 calls/s: time to that without",
+        _MONITOR,
+        Bound(at_most=1.05),
+        number="slower",
+    ),
+    Comparison(
+        "the same: share of a core that it takes",
+        _MONITOR,
+        Bound(at_most=0.05),
         number="share",
         unit="",
     ),

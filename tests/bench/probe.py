@@ -153,6 +153,43 @@ async def _blocked(n_calls: int) -> Numbers:
     return {"seconds": blocked_s, "share": within / (peers.N_WORKERS * blocked_s)}
 
 
+def monitor_probes(who: str, n_calls: int) -> Numbers:
+    """Measure what a QueueMonitor takes of a core at 1 000 calls/s; on and off take turns."""
+    return asyncio.run(_monitored(n_calls))
+
+
+async def _monitored(n_calls: int) -> Numbers:
+    from amltk_nb import QueueMonitor
+
+    scheduler = peers.ours()
+    task = scheduler.task(nothing)
+    run = scheduler.start()
+    await scheduler.gather([scheduler.submit(sleeping, peers.WARM_S)] * peers.N_WORKERS)
+    cpu_s = {True: 0.0, False: 0.0}
+    wall_s = {True: 0.0, False: 0.0}
+    for n in range(6):
+        monitor = QueueMonitor(scheduler) if n % 2 else None
+        cpu_began, began = process_time(), perf_counter()
+        await _paced(task, n_calls // 6)
+        cpu_s[n % 2 == 1] += process_time() - cpu_began
+        wall_s[n % 2 == 1] += perf_counter() - began
+        if monitor is not None:
+            monitor.detach()
+    run.stop()
+    await run
+    share = cpu_s[True] / wall_s[True] - cpu_s[False] / wall_s[False]
+    return {"seconds": wall_s[True], "share": share, "slower": wall_s[True] / wall_s[False]}
+
+
+async def _paced(task: Any, n_calls: int, rate: float = 1_000) -> None:
+    began, futures = perf_counter(), []
+    while len(futures) < n_calls:
+        due = min(n_calls, int((perf_counter() - began) * rate))
+        futures += [task.submit() for _ in range(due - len(futures))]
+        await asyncio.sleep(0.005)
+    await asyncio.wait(futures)
+
+
 def emit_probes(who: str, n_calls: int, n_callbacks: int = 0) -> float:
     """Measure emissions with some callbacks."""
     if who == "ours":
@@ -205,6 +242,7 @@ PROBES: dict[str, Callable[[str, int], float | Numbers]] = {
     "arrays": array_probes,
     "first": first_probes,
     "blocked": blocked_probes,
+    "monitor": monitor_probes,
     "emit0": emit_probes,
     "emit5": lambda who, n: emit_probes(who, n, 5),
     "import": import_probes,
