@@ -78,7 +78,6 @@ async def test_overlapping_calls_leave_nothing_behind():
         assert may_end.wait(LONG_S)
 
     def second() -> None:
-        assert began.wait(LONG_S)
         seen["both"] = set(blas_threads())
 
     def last() -> None:
@@ -89,6 +88,8 @@ async def test_overlapping_calls_leave_nothing_behind():
     three = scheduler.task(last, plugins=ThreadPoolCTLPlugin(2))
     run = scheduler.start()
     ending = one.submit()
+    # Only then: the limit of a call holds before its function runs.
+    assert await asyncio.to_thread(began.wait, LONG_S)
     await asyncio.wait_for(two.submit(), LONG_S)
     seen["second has ended"] = set(blas_threads())
     may_end.set()
