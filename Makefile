@@ -4,7 +4,7 @@
 # make bench compares it with its peers and writes docs/performance.md.
 # The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-pythons,
 # test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
-# make screenshots renews the pictures in docs/_static, which are committed.
+# make screenshots renews the pictures in docs/_static, make notebooks the outputs in notebooks/; both are committed.
 
 PYTHON ?= python3
 ARGS ?=
@@ -31,7 +31,7 @@ if { $(1); }; then word=passed; else word=FAILED; fi; \
 printf '== %s %s in %d s\n' '$@' "$$word" "$$(($$(date +%s) - began))"; test $$word = passed
 endef
 
-.PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks test-pythons test-browser \
+.PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks notebooks test-pythons test-browser \
         docs test-binder chromium bench clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -91,6 +91,9 @@ test-kernels: $(VENV)/.dev
 NBVAL = AMLTK_NB_STATIC=1 $(call limit,300) $(PY) -m pytest --nbval --nbval-current-env notebooks $(ARGS)
 test-notebooks: $(VENV)/.dev
 	$(call stage,$(NBVAL) && $(NBVAL) && $(call limit,300) $(PY) -m pytest tests/notebooks $(ARGS))
+
+notebooks: $(VENV)/.dev
+	$(call stage,$(PY) -m tests.notebooks.save)
 
 # What reads files only, or asks other tools, says the same under every Python.
 SAME_EVERYWHERE := $(addprefix --ignore=tests/,test_capabilities.py test_house.py test_repository.py test_typing.py guides/test_task_scripts.py)
