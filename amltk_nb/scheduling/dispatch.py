@@ -44,6 +44,7 @@ class Dispatcher:
         self._clock = clock
         self.lock = threading.RLock()
         self.paused = False
+        self._is_ending = False
         self._n_ready = 0  # of those in the deque, how many still wait
         self._held: dict[int, Call] = {}  # waiting for their time, by id
         self._n_handed_over = 0  # under the lock
@@ -90,8 +91,9 @@ class Dispatcher:
             return True
 
     def take_back_all(self) -> list[Call]:
-        """Cancel every call that waits; returns them in their order."""
+        """Cancel every call that waits, for good; returns them in their order."""
         with self.lock:
+            self._is_ending = True
             waiting = [
                 call for call in (*self._ready, *self._held.values()) if self.take_back(call)
             ]
@@ -127,7 +129,8 @@ class Dispatcher:
         with self.lock:
             self._is_full = False
             self._hand_over()
-            if self._batching and not self._n_ready and not self.paused:
+            # What an ending run takes out of a batch would never be started again.
+            if self._batching and not (self._n_ready or self.paused or self._is_ending):
                 self._even_out()
 
     def _even_out(self) -> None:

@@ -58,6 +58,11 @@ class Inbox(Generic[T]):
         """Say whether the caller is on the loop's thread."""
         return threading.get_ident() == self._thread
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything that was put has been handled."""
+        return not self._items
+
     def put(self, *items: T) -> None:
         """Add items, from any thread."""
         self._items.extend(items)

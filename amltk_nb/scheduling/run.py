@@ -243,6 +243,10 @@ class Run:
             self._give_up()
         self.traffic.unwatch()
         await in_thread(lambda: self.scheduler.backend.close(end_running=not ending.wait))
+        # The backend has said all it will say. Should a fault have cost an outcome, its call ends
+        # as cancelled rather than the run never.
+        await self._nothing_in_flight(lambda: self.traffic.inbox.is_empty)
+        self.traffic.settle_all()
         await self._nothing_in_flight(lambda: False)
         self._announce_finished()
         await self._nothing_in_flight(lambda: False)  # coroutine callbacks of on_finished

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
@@ -58,6 +59,7 @@ class Traffic:
         self.lines = Lines(self, scheduler.backend)
         self._retries = Retries(run, self)
         self._cancels_asked: set[int] = set()
+        self._not_again: set[int] = set()  # asked to be cancelled too late: not retried either
         self._watched_fds: list[int] = []
         self._backend = scheduler.backend
         self._canceller = self.cancel  # one for all calls: each bound method is one more object
@@ -139,11 +141,14 @@ class Traffic:
         return sum(self._end(call) for call in running) > 0  # not any(), which stops at the first
 
     def _end(self, call: Call) -> bool:
-        self._cancels_asked.add(call.id)
         with self.dispatch.lock:
+            if call.id in self._cancels_asked:  # by an earlier click, and under way
+                return True
+            self._cancels_asked.add(call.id)
             ended = self._scheduler.backend.end(call)
-        if not ended:
-            self._cancels_asked.discard(call.id)
+            if not ended:
+                self._cancels_asked.discard(call.id)
+                self._not_again.add(call.id)
         return ended
 
     def give_up(self) -> None:
@@ -157,6 +162,7 @@ class Traffic:
     def settle_all(self) -> None:
         """Settle what has ended, and the rest as cancelled; now, on the loop's thread."""
         self.inbox.flush()
+        self._cancels_asked.update(self.active)
         for call in list(self.active.values()):
             self._settle(Outcome(call, cancelled=True))
 
@@ -196,7 +202,8 @@ class Traffic:
         """Run something on the loop's thread at its next turn."""
         if self.inbox.on_loop():
             self._run.loop.call_soon(fn)
-        else:
+            return
+        with suppress(RuntimeError):  # the loop was closed under us: nobody is left to tell
             self._run.loop.call_soon_threadsafe(fn)
 
     def watch(self, fd: int, on_readable: Callable[[], None]) -> bool:
@@ -251,11 +258,13 @@ class Traffic:
         if self._cancels_asked and call.id in self._cancels_asked:
             self._cancels_asked.discard(call.id)
             asked = True
+        too_late = bool(self._not_again) and call.id in self._not_again
+        self._not_again.discard(call.id)
         self.dispatch.n_left += has_run
         book(call, outcome, now=self._scheduler.clock())
         if call.plugins:
             self._retries.forget(call)
-            may_run_again = call.error is not None and has_run and not asked
+            may_run_again = call.error is not None and has_run and not asked and not too_late
             if may_run_again and self._retries.again(call, future):
                 return
         resolve(future, call, outcome.value)

@@ -145,6 +145,8 @@ class Channel:
         Raises:
             OSError: the other end is closed.
         """
+        if self.is_closed:  # its descriptor may be somebody else's by now
+            raise BrokenPipeError("this end is closed")
         if len(parts) == 1 and not self._outbox:
             try:
                 n_sent = _write(self._write_fd, parts[0])
@@ -163,6 +165,8 @@ class Channel:
     def flush(self) -> bool:
         """Write what is unwritten, as far as the pipe takes it now; returns whether all is."""
         outbox = self._outbox
+        if self.is_closed:
+            raise BrokenPipeError("this end is closed")
         while outbox:
             try:
                 n_sent = os.writev(self._write_fd, list(islice(outbox, _MAX_PARTS)))

@@ -256,6 +256,22 @@ class Contract:
         run.stop()
         await run
 
+    async def test_stop_waits_for_what_waits_behind_a_long_call(
+        self, scheduler: Scheduler, gate: Gate
+    ):
+        run = scheduler.start()
+        task = scheduler.task(wait_or_not)
+        await scheduler.gather([task.submit(None) for _ in range(50)])  # known to be short now
+        scheduler.pause()
+        futures = [task.submit(gate.path if n == 2 else None) for n in range(100)]
+        scheduler.resume()
+        await gate.arrived(1)
+        scheduler.stop()
+        asyncio.get_running_loop().call_later(0.2, gate.open)  # late, for one of a short kind
+        assert await asyncio.wait_for(run, LONG_S) == ExitCode.STOPPED
+        assert all(future.done() for future in futures)
+        assert futures[2].result() == "waited"
+
     async def test_stop_lets_running_calls_finish(self, scheduler: Scheduler, gate: Gate):
         recorder = EventRecorder(scheduler)
         run = scheduler.start()

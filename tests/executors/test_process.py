@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from amltk_nb.errors import NotPicklableError, WorkerDiedError, WorkerStartError
+from amltk_nb.scheduling import wire
 from amltk_nb.scheduling.executors.process import ProcessBackend
 from amltk_nb.scheduling.shipping import RemoteError, RemoteTraceback
 from tests.executors import functions as f
@@ -433,6 +434,46 @@ def test_calls_around_an_ended_one_end_once_each(one: Driver, fifo: Callable[[st
     assert [one.value(calls[0]), one.value(calls[2])] == [2, 3]
     assert one.returned_ids == [calls[2].id]  # the first one's result was waited for
     assert len(one.outcomes) == 3
+
+
+def test_what_is_taken_out_of_a_late_batch_runs_once_and_keeps_its_result(
+    one: Driver, fifo: Callable[[str], str]
+) -> None:
+    # The worker says of its old batch what it left out, while the same calls are in its next one.
+    for round_ in range(5):
+        gate = fifo(f"gate {round_}")
+        calls = one.submit_batch((f.pass_gate, (gate,)), *((f.add, (n,)) for n in range(20)))
+        with open(gate, "w"):
+            while not (taken := one.backend.reclaim()):
+                pass  # it is not late yet
+            assert taken == calls[1:]
+        one.returned(taken)
+        assert [one.value(call) for call in calls[1:]] == list(range(1, 21))
+    assert len(one.outcomes) == 5 * 21
+
+
+def test_many_calls_are_left_out_though_the_pipe_is_small(
+    fifo: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_PIPE_BYTES", 4096)  # as for a user who has many pipes
+    gate = fifo("gate")
+    with Driver(ProcessBackend(1)) as one:
+        one.run(f.add, 1)
+        calls = one.submit_batch((f.pass_gate, (gate,)), *((f.add, (n,)) for n in range(300)))
+        with open(gate, "w"):
+            assert all(one.end(call) for call in calls[1:])
+        assert all(one.outcome(call).cancelled for call in calls[1:])
+        one.wait_for(lambda: one.backend.workers()[0].state == "idle")
+
+
+def test_a_fault_in_an_errand_does_not_leave_workers_alone(
+    one: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    one.run(f.add, 1)
+    one.backend._pool._reader.errand(lambda _: 1 / 0)
+    assert isinstance(one.error(one.submit(f.die, 9)), WorkerDiedError)  # somebody noticed
+    assert one.run(f.add, 2) == 3
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_call_of_a_worker_that_never_gets_ready_can_be_ended(fifo: Callable[[str], str]) -> None:

@@ -44,6 +44,19 @@ def work(x: int = 0) -> int:
     return x
 
 
+async def test_a_cancel_that_comes_too_late_still_ends_the_trying():
+    backend = ManualBackend(1)
+    scheduler = Scheduler(backend)
+    task = scheduler.task(work, plugins=Retry(5, wait=0))
+    run = scheduler.start(end_on_empty=True)
+    future = task.submit()
+    backend.fail(future, ValueError("on its way"))
+    assert future.cancel() is False
+    assert await run == ExitCode.EXHAUSTED
+    assert str(future.exception()) == "on its way"
+    assert task.n_called == 1
+
+
 class SkippingClock(FakeClock):
     """Moves a loop's time along with its own, so that timers are due without waiting."""
 

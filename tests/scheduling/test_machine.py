@@ -196,7 +196,7 @@ class ManualMachine(RuleBasedStateMachine):
     @rule(n=PICK)
     def cancel(self, n: int) -> None:
         id = self._pick(n, list(self.model.state))
-        expected = id in self.model.queue or id in self.model.running
+        expected = id in (*self.model.queue, *self.model.running, *self.model.ending)
         # What has been cancelled and not announced is told the same again.
         was_cancelled = self.model.state[id] == "cancelled"
         answer = self.scheduler.cancel(self.futures[id])

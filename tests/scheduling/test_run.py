@@ -831,3 +831,11 @@ async def test_stop_now_cancels_coroutine_callbacks(by_hand: ByHand):
     by_hand.scheduler.stop(wait=False)
     assert await run == ExitCode.STOPPED
     assert ended == ["cancelled"]
+
+
+async def test_asking_twice_to_cancel_a_running_call_is_asking_once(by_hand: ByHand):
+    run = by_hand.start(end_on_empty=True, on_cancelled="raise")
+    future = by_hand.scheduler.submit(print)
+    assert [future.cancel(), future.cancel()] == [True, True]
+    assert await run == ExitCode.EXHAUSTED  # nobody but us has cancelled anything
+    assert future.cancelled()

@@ -55,6 +55,7 @@ class Worker:
         "n_before",
         "n_function_bytes",
         "n_sent",
+        "n_unreported",
         "name",
         "numbers",
         "order",
@@ -82,7 +83,7 @@ class Worker:
             self.output = OutputFile() if captures else None
         except OSError:
             self.close_child_end()
-            self._close_channel()
+            self.close_channel()
             raise
         self.board_slot = slot
         self.numbers = board.slot(slot)
@@ -94,6 +95,7 @@ class Worker:
         self.order: Sequence[Call] = ()  # the batch as it was sent
         self.batch: dict[int, Call] = {}  # of that, what has not been reported
         self.n_sent = self.n_before = 0  # calls in all, and before this batch
+        self.n_unreported = 0  # of the batch as it was sent, those taken out of it included
         self.sent_at = 0.0  # when it was sent, by a monotonic clock
         self.functions: OrderedDict[bytes, int] = OrderedDict()
         self.n_function_bytes = 0
@@ -108,6 +110,7 @@ class Worker:
         self.batch = {call.id: call for call in calls}
         self.n_before = self.n_sent
         self.n_sent += len(calls)
+        self.n_unreported = len(calls)
         self.sent_at = monotonic()
         self.is_busy = True
         items, new, known, name = [], {}, self.functions, self.name
@@ -155,17 +158,22 @@ class Worker:
         """Whether the results of all calls that it has finished have arrived."""
         return len(self.order) - len(self.batch) >= self.progress()[1]
 
-    def skip(self, call: Call) -> None:
-        """Ask it to leave out a call of its batch, if that has not begun."""
-        self.post(("skip", call.id))
+    def skip(self, call: Call) -> bool:
+        """Ask it to leave out a call of its batch, if that has not begun; see `post`."""
+        is_written = self.post(("skip", call.id))
         self.numbers[ATTENTION] += 1
+        return is_written
 
-    def post(self, message: tuple[Any, ...]) -> None:
-        """Send a small message; a worker that is gone is noticed by its reader."""
+    def post(self, message: tuple[Any, ...]) -> bool:
+        """Send a small message; a worker that is gone is noticed by its reader.
+
+        Returns:
+            Whether it is written; else the reader has to go on with it.
+        """
         try:
-            self.channel.post(encoded(message))
+            return self.channel.post(encoded(message))
         except OSError:
-            pass
+            return True
 
     def record(self) -> WorkerRecord:
         """Say what it does now."""
@@ -180,8 +188,7 @@ class Worker:
         self.child_end.close()
 
     def reap(self) -> str:
-        """Give everything back once the channel has ended; returns how the process ended."""
-        self._close_channel()
+        """Give everything back once the channel is closed; returns how the process ended."""
         if self.output is not None:
             self.last_words = self.output.left()
             self.output.close()
@@ -198,7 +205,8 @@ class Worker:
             process.close()
         return how
 
-    def _close_channel(self) -> None:
+    def close_channel(self) -> None:
+        """Let go of our end; under the pool's lock, since somebody may be about to write."""
         _ends.discard(self.channel)
         self.channel.close()
 

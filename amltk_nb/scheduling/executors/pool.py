@@ -95,7 +95,7 @@ class Pool:
         self._owner_pid = os.getpid()
         self._launches: SimpleQueue[Worker | None] = SimpleQueue()
         self._reader = Reader(
-            listener, self._lock, self._take_message, self._bury, self._may_even_out
+            listener, self._lock, self._take_message, self._take_leave, self._may_even_out
         )
         self._launcher = daemon_thread("launcher", self._launch_loop)
         _live.add(self)
@@ -254,7 +254,8 @@ class Pool:
         place = worker.order.index(call) + 1
         if worker.progress()[0] >= place:
             return False
-        worker.skip(call)
+        if not worker.skip(call):
+            self._reader.watch_writing(worker)
         # The worker counts a call as begun before it looks for messages, and we look at its count
         # after sending ours: if it has not begun now, it will find the message first.
         return worker.progress()[0] < place
@@ -282,7 +283,7 @@ class Pool:
             # Nobody waits for this start any more, and it may well be hanging.
             worker.is_killed = True
             daemon_thread("end-start", partial(self._end_tree, worker))
-        elif not worker.batch:
+        elif not worker.batch and not worker.n_unreported:
             self._release(worker)
 
     def _release(self, worker: Worker) -> None:
@@ -292,14 +293,18 @@ class Pool:
         worker.is_busy = False
         worker.order = ()
         if self._is_closing or worker.is_retiring:
-            worker.post(("close",))
+            self._dismiss(worker)
         else:
             self._idle.append(worker)
 
     def _dismiss_idle(self) -> None:
         for worker in self._idle:
-            worker.post(("close",))
+            self._dismiss(worker)
         self._idle.clear()
+
+    def _dismiss(self, worker: Worker) -> None:
+        if not worker.post(("close",)):
+            self._reader.watch_writing(worker)
 
     def _note_failure(self, text: str) -> None:
         self._n_failed_starts += 1
@@ -366,8 +371,11 @@ class Pool:
         with self._lock:
             batch = worker.batch
             taken = [(batch.pop(item[0], None), item) for item in items]
-            if not batch:
+            worker.n_unreported -= len(items)
+            # Not before all of it is reported: what was taken out of this batch may be in the next.
+            if not batch and not worker.n_unreported:
                 self._release(worker)
+                news.changed = news.changed or not any(call for call, _ in taken)
             if worker.is_killed:
                 self._someone_left.notify_all()
         name, outcomes = worker.name, news.outcomes
@@ -375,16 +383,25 @@ class Pool:
             if call is not None:
                 if self._n_returns:
                     self._n_returns.pop(call.id, None)
-                is_ended = call is worker.ending
-                outcomes.append(cancelled(call) if is_ended else outcome(call, item, name))
+                if call is worker.ending:
+                    outcomes.append(cancelled(call))
+                elif item[1] == child.SKIPPED:  # it left it out though we had found it begun
+                    news.returned.append(call)
+                else:
+                    outcomes.append(outcome(call, item, name))
 
-    def _bury(self, worker: Worker, news: News) -> None:
-        """Take leave of a worker whose channel has ended, and see to its calls."""
-        how = worker.reap()
+    def _take_leave(self, worker: Worker) -> None:
+        """Wait for a worker whose channel has ended, and then see to its calls."""
         with self._lock:
-            del self._workers[worker.name]
             if worker in self._idle:
                 self._idle.remove(worker)
+            worker.close_channel()
+        how = worker.reap()
+        self._reader.errand(partial(self._bury, worker, how))
+
+    def _bury(self, worker: Worker, how: str, news: News) -> None:
+        with self._lock:
+            del self._workers[worker.name]
             self._free_slots.append(worker.board_slot)
             self._free_slots.sort(reverse=True)
             left, worker.batch = worker.batch, {}

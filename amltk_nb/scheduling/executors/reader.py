@@ -52,7 +52,7 @@ class Reader:
         listener: Listener,
         lock: threading.Lock,
         on_message: Callable[[Worker, tuple[Any, ...], News], None],
-        on_end: Callable[[Worker, News], None],
+        on_end: Callable[[Worker], None],
         is_uneven: Callable[[], bool],
     ) -> None:
         """Start to; on the loop's thread, if there is a loop.
@@ -61,7 +61,8 @@ class Reader:
             listener: who is told the news, by one thread at a time.
             lock: guards the channels' unwritten frames.
             on_message: takes in one message of a worker.
-            on_end: takes leave of a worker whose channel has ended; on the reader thread.
+            on_end: waits for a worker whose channel has ended, and does an errand about it; on the
+                reader thread, while the loop may read on.
             is_uneven: whether one worker has too much and another one nothing; asked each tick.
         """
         self._listener = listener
@@ -70,6 +71,7 @@ class Reader:
         self._on_end = on_end
         self._is_uneven = is_uneven
         self._errands: deque[Callable[[News], None]] = deque()
+        self._leaving: deque[Worker] = deque()
         self._is_closed = False
         self._turning = threading.Lock()  # one thread reads, and tells what it read
         self._channels = DefaultSelector()
@@ -81,6 +83,7 @@ class Reader:
         self._something_waited = False  # at the last tick
         self._is_asleep = False
         self._is_in_charge = False  # the thread, of reading
+        self._is_alone = False  # the loop will not read any more
         if not listener.watch(self._channels.fileno(), self._serve):
             self._take_charge()
         self._thread = daemon_thread("reader", self._loop)
@@ -107,6 +110,7 @@ class Reader:
 
     def take_charge(self) -> None:
         """Read without the loop from now on."""
+        self._is_alone = True
         self.errand(lambda _: self._take_charge())
 
     def give_up(self) -> None:
@@ -138,12 +142,14 @@ class Reader:
         with self._turning:
             self._n_served += 1
             news = News()
-            self._read_all(news)
-            self._tell(news)
+            try:
+                self._read_all(news)
+            finally:  # an interrupt of the user's must not cost what was read before it
+                self._tell(news)
 
     def _loop(self) -> None:
         patience_ms = None
-        while not self._is_closed or self._errands:
+        while not self._is_closed or self._errands or self._leaving:
             for fd, _ in self._bell.poll(patience_ms):
                 if fd == self._wake_fd:
                     os.read(fd, 4096)
@@ -151,13 +157,15 @@ class Reader:
             with self._turning:
                 self._tick()
                 patience_ms = self._patience_ms()
+            while self._leaving:
+                self._guarded(self._on_end, self._leaving.popleft())
 
     def _tick(self) -> None:
         news = News()
         if self._must_read():
             self._read_all(news)
         while self._errands:
-            self._errands.popleft()(news)
+            self._guarded(self._errands.popleft(), news)
         news.changed = news.changed or self._is_uneven()
         self._tell(news)
 
@@ -174,7 +182,7 @@ class Reader:
         is_served = self._n_served != self._n_served_before
         self._n_served_before = self._n_served
         if self._is_in_charge:
-            if is_served:
+            if is_served and not self._is_alone:
                 self._leave_charge()
         else:
             waited, self._something_waited = self._something_waited, self._is_something_there()
@@ -208,6 +216,13 @@ class Reader:
             else:
                 self._write_on(key.data)
 
+    def _guarded(self, step: Callable[[Any], None], about: Any) -> None:
+        try:
+            step(about)
+        except Exception:
+            # The workers of all other calls depend on this thread.
+            getLogger("amltk_nb").exception("The scheduler failed in a step about its workers.")
+
     def _tell(self, news: News) -> None:
         listener = self._listener
         try:
@@ -220,23 +235,31 @@ class Reader:
             if news.changed:
                 listener.changed()
         except Exception:
-            # The workers of all other calls depend on this.
             getLogger("amltk_nb").exception("The scheduler failed to take in the end of calls.")
 
     def _read(self, worker: Worker, news: News) -> None:
         try:
             messages = worker.channel.read()
         except EOFError:
-            self._unwatch(worker)
-            self.errand(partial(self._on_end, worker))  # which waits for its process to end
+            self._leave(worker)
+            return
+        except Exception:  # no memory for a frame, say; what follows in the pipe means nothing
+            getLogger("amltk_nb").exception("What %s sent could not be read.", worker.name)
+            worker.kill()
+            self._leave(worker)
             return
         for message in messages:
             self._on_message(worker, message, news)
 
-    def _leave_all(self, news: News) -> None:
+    def _leave(self, worker: Worker) -> None:
+        self._channels.unregister(worker.channel.fds()[0])
+        self._stop_writing(worker)
+        self._leaving.append(worker)
+        self.wake()
+
+    def _leave_all(self, _: News) -> None:
         for worker in {key.data for key in self._all_keys()}:
-            self._unwatch(worker)
-            self._on_end(worker, news)
+            self._leave(worker)
 
     def _all_keys(self) -> list[SelectorKey]:
         return list(self._channels.get_map().values())
@@ -245,23 +268,22 @@ class Reader:
         self._channels.register(worker.channel.fds()[0], EVENT_READ, worker)
         news.changed = True
 
-    def _unwatch(self, worker: Worker) -> None:
-        self._channels.unregister(worker.channel.fds()[0])
-        self._stop_writing(worker)
-
     def _watch_writing(self, worker: Worker, _: News) -> None:
-        fd = worker.channel.fds()[1]
-        if not worker.channel.is_closed and fd not in self._channels.get_map():
-            self._channels.register(fd, EVENT_WRITE, worker)
+        read_fd, write_fd = worker.channel.fds()
+        channels = self._channels.get_map()
+        # One that is being taken leave of would leave its descriptor's number behind.
+        is_here = read_fd in channels and channels[read_fd].data is worker
+        if is_here and write_fd not in channels:
+            self._channels.register(write_fd, EVENT_WRITE, worker)
 
     def _write_on(self, worker: Worker) -> None:
-        try:
-            with self._lock:
+        with self._lock:  # until it is not watched any more: somebody may add to what is unwritten
+            try:
                 is_done = worker.channel.flush()
-        except OSError:
-            is_done = True  # it is gone, as reading will show
-        if is_done:
-            self._stop_writing(worker)
+            except OSError:
+                is_done = True  # it is gone, as reading will show
+            if is_done:
+                self._stop_writing(worker)
 
     def _stop_writing(self, worker: Worker) -> None:
         fd = worker.channel.fds()[1]
