@@ -114,6 +114,8 @@ class Inbox(Generic[T]):
                 self.flush()
             finally:
                 self._draining = False
+                if self._awake:  # the drain that was due may have come meanwhile, and gone
+                    self._loop.call_soon(self._drain)
 
     def close(self) -> None:
         """Handle nothing more."""

@@ -741,3 +741,25 @@ async def test_on_systems_without_abstract_names_it_is_a_file(monkeypatch: pytes
     assert await outcome(future) == "by file"
     await run
     assert not address.parent.exists()
+
+
+async def test_a_comm_that_an_attempt_left_open_is_closed_for_the_next_one():
+    scheduler = Scheduler.with_threads(1)
+    attempts: list[int] = []
+
+    def careless(*, comm: Comm) -> int:
+        attempts.append(len(attempts) + 1)
+        comm.open()
+        comm.send(attempts[-1])
+        if len(attempts) < 3:
+            raise ValueError("not yet")
+        comm.close()
+        return attempts[-1]
+
+    task = scheduler.task(careless, plugins=[Comm.Plugin(), Retry(5, wait=0)])
+    heard: list[int] = []
+    task.on(Comm.MESSAGE, lambda msg: heard.append(msg.data))
+    run = scheduler.start(end_on_empty=True)
+    assert await asyncio.wait_for(task.submit(), LONG_S) == 3
+    await run
+    assert heard == [1, 2, 3]

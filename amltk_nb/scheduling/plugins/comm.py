@@ -142,6 +142,13 @@ class Comm:
             raise
         return self
 
+    def attempt_over(self) -> None:
+        """Close what a call of this process left open, so that a retry finds it closed."""
+        end, self._end = self._end, None
+        self._kept.clear()
+        if end is not None:
+            end.close()
+
     def send(self, data: Any) -> None:
         """Tell the callbacks of comm-message something, without waiting for them.
 
@@ -347,6 +354,7 @@ class CommPlugin(Plugin):
     def hear_out(self, call: Call) -> None:
         """Have all that the call has said be told before its end."""
         self._conversation(call).hear_out()
+        self._comm(call).attempt_over()
 
     def release(self, call: Call | None) -> None:
         """Close the talk."""
@@ -382,9 +390,13 @@ class CommPlugin(Plugin):
         self._n_requests += kind is MsgKind.REQUEST
 
     def _conversation(self, call: Call) -> Conversation:
+        conversation = self._comm(call).conversation
+        assert conversation is not None
+        return conversation
+
+    def _comm(self, call: Call) -> Comm:
         comm: Comm = call.work[2][self.parameter_name]
-        assert comm.conversation is not None
-        return comm.conversation
+        return comm
 
     def _finishing(self) -> None:
         for conversation in list(self._open):
