@@ -46,10 +46,10 @@ def address(tmp_path: Path) -> Iterator[str]:
             children = psutil.Process(make.pid).children(recursive=True)
             for process in children:
                 process.terminate()
-            alive = psutil.wait_procs(children, timeout=10)[1]
+            alive = psutil.wait_procs(children, timeout=30)[1]
             for process in alive:
                 process.kill()
-            reader.join(10)
+            reader.join(30)
     assert alive == []
 
 
