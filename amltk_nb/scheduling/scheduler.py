@@ -82,6 +82,46 @@ class Scheduler(Submitting):
         """
         return cls(open_backend("sequential"), **options)
 
+    @classmethod
+    def with_loky(
+        cls,
+        max_workers: int | None = None,
+        *,
+        timeout: float | None = None,
+        context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        env: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Scheduler:
+        """Run calls in worker processes of loky, on this machine.
+
+        The executor is one of its own, opened anew for each run. Running calls can only be ended
+        all together (`stop(wait=False)`); when a worker dies, all calls under way fail.
+
+        Args:
+            max_workers: at least 1; None: the CPUs this process may use.
+            timeout: seconds after which an idle worker leaves; None: never.
+            context: how workers start; see loky.
+            initializer: run once in each new worker.
+            initargs: arguments for it.
+            env: environment variables for workers, besides those of this process.
+            options: see `Scheduler`.
+
+        Raises:
+            MissingExtraError: loky is not installed.
+        """
+        backend = open_backend(
+            "loky",
+            max_workers=max_workers,
+            timeout=timeout,
+            context=context,
+            initializer=initializer,
+            initargs=initargs,
+            env=env,
+        )
+        return cls(backend, **options)
+
     # ---------------------------------------------------------------- running
 
     @overload

@@ -111,7 +111,7 @@ class WorkerRecord:
     """One worker of the backend."""
 
     name: str
-    state: str  # "starting", "idle" or "busy"
+    state: str  # "starting", "idle", "busy", or "up" if nobody says which of the two
     pid: int | None = None
     call: int | None = None  # the id of the call it runs
     where: str | None = None  # its machine or address, if that is not this machine's

@@ -67,7 +67,7 @@ class RemoteWorker:
     n_slots: int = 1  # how many calls it runs at the same time
     where: str | None = None  # its machine or address, shown in the views
     pid: int | None = None
-    running: Collection[Handle] = ()  # what it runs now, if the engine tells
+    running: Collection[Handle] | None = None  # what it runs now; None: the engine does not tell
 
 
 class Connection(ABC):

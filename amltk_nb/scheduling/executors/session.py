@@ -110,9 +110,9 @@ class Session:
         return tuple(
             WorkerRecord(
                 name=worker.name,
-                state="busy" if worker.running else "idle",
+                state=_worker_state(worker, len(calls)),
                 pid=worker.pid,
-                call=next((calls[h].id for h in worker.running if h in calls), None),
+                call=next((calls[h].id for h in worker.running or () if h in calls), None),
                 where=worker.where,
             )
             for worker in self._workers
@@ -264,7 +264,7 @@ class Session:
     def _name_workers(self, workers: Iterable[RemoteWorker]) -> None:
         calls = {flight.handle: flight.call for flight in list(self._flights.values())}
         for worker in workers:
-            for handle in worker.running:
+            for handle in worker.running or ():
                 if handle in calls:
                     calls[handle].worker = worker.name
 
@@ -326,6 +326,12 @@ class Session:
         with self._idle:
             if not self._flights:
                 self._idle.notify_all()
+
+
+def _worker_state(worker: RemoteWorker, n_calls: int) -> str:
+    if worker.running is None:
+        return "up" if n_calls else "idle"
+    return "busy" if worker.running else "idle"
 
 
 def _cancelled(flight: _Flight) -> Outcome:
