@@ -23,6 +23,7 @@ _MEMBERS = {
     "sequential": ("amltk_nb.scheduling.executors.local", "SequentialBackend"),
     "loky": ("amltk_nb.scheduling.executors.loky", "LokyBackend"),
     "dask": ("amltk_nb.scheduling.executors.dask", "DaskBackend"),
+    "ray": ("amltk_nb.scheduling.executors.ray", "RayBackend"),
     "foreign": ("amltk_nb.scheduling.executors.foreign", "ForeignBackend"),
 }
 
