@@ -10,6 +10,7 @@ from amltk_nb import host
 from amltk_nb.errors import NoRunningLoopError, RunningLoopError, SchedulerRunningError
 from amltk_nb.scheduling.executors.base import open_backend
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
+from amltk_nb.scheduling.on_clusters import OnClusters
 from amltk_nb.scheduling.options import RunOptions
 from amltk_nb.scheduling.run import Run
 from amltk_nb.scheduling.states import RunState
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Scheduler"]
 
 
-class Scheduler(Submitting):
+class Scheduler(OnClusters, Submitting):
     """Runs functions on workers and tells of what happens by events.
 
     Make one with `with_processes`, `with_threads` or `with_sequential`, or around any executor of
@@ -119,6 +120,49 @@ class Scheduler(Submitting):
             initializer=initializer,
             initargs=initargs,
             env=env,
+        )
+        return cls(backend, **options)
+
+    @classmethod
+    def with_dask(
+        cls,
+        address_or_client: Any = None,
+        n_workers: int | None = None,
+        *,
+        threads_per_worker: int = 1,
+        memory_limit: Any = 0,
+        connect_timeout: float = 10.0,
+        no_workers_after: float = 10.0,
+        **options: Any,
+    ) -> Scheduler:
+        """Run calls on Dask: here, or wherever a Dask scheduler has workers.
+
+        On a cluster of its own a call runs at most once: a dead worker is a `WorkerDiedError`.
+        On yours Dask may run a call again when its worker died, unless its configuration says
+        `distributed.scheduler.allowed-failures: 0`; and a running call cannot be ended there.
+
+        Args:
+            address_or_client: "tcp://host:8786", a cluster object, or a `distributed.Client` that
+                stays yours; None: a cluster of its own on this machine, started for each run.
+            n_workers: of its own cluster; None: the CPUs this process may use.
+            threads_per_worker: of its own cluster; more than 1: running calls cannot be ended.
+            memory_limit: of each worker of its own cluster, as Dask takes it; 0: none.
+            connect_timeout: seconds to wait for somebody at the address.
+            no_workers_after: seconds without any worker after which `on_no_workers` is emitted.
+            options: see `Scheduler`.
+
+        Raises:
+            TypeError: an asynchronous client, or no client or address at all.
+            MissingExtraError: dask.distributed is not installed.
+        """
+        backend = open_backend(
+            "dask",
+            address_or_client=address_or_client,
+            n_workers=n_workers,
+            threads_per_worker=threads_per_worker,
+            memory_limit=memory_limit,
+            connect_timeout=connect_timeout,
+            no_workers_after=no_workers_after,
         )
         return cls(backend, **options)
 

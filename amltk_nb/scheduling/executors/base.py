@@ -23,6 +23,7 @@ _MEMBERS = {
     "sequential": ("amltk_nb.scheduling.executors.local", "SequentialBackend"),
     "loky": ("amltk_nb.scheduling.executors.loky", "LokyBackend"),
     "dask": ("amltk_nb.scheduling.executors.dask", "DaskBackend"),
+    "jobqueue": ("amltk_nb.scheduling.executors.jobqueue", "JobQueueBackend"),
     "foreign": ("amltk_nb.scheduling.executors.foreign", "ForeignBackend"),
 }
 
