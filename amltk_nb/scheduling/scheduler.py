@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, overload
 
 from amltk_nb import host
 from amltk_nb.errors import NoRunningLoopError, RunningLoopError, SchedulerRunningError
 from amltk_nb.scheduling.executors.base import open_backend
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
+from amltk_nb.scheduling.on_clusters import OnClusters
+from amltk_nb.scheduling.on_engines import OnEngines
 from amltk_nb.scheduling.options import RunOptions
 from amltk_nb.scheduling.run import Run
 from amltk_nb.scheduling.states import RunState
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Scheduler"]
 
 
-class Scheduler(Submitting):
+class Scheduler(OnClusters, OnEngines, Submitting):
     """Runs functions on workers and tells of what happens by events.
 
     Make one with `with_processes`, `with_threads` or `with_sequential`, or around any executor of
@@ -123,47 +125,45 @@ class Scheduler(Submitting):
         return cls(backend, **options)
 
     @classmethod
-    def with_ray(
+    def with_dask(
         cls,
-        address: str | None = None,
-        num_cpus: int | None = None,
+        address_or_client: Any = None,
+        n_workers: int | None = None,
         *,
-        cpus_per_call: float = 1,
-        call_options: Mapping[str, Any] | None = None,
-        start_timeout_s: float = 120.0,
-        no_workers_after_s: float = 10.0,
-        init_options: Mapping[str, Any] | None = None,
+        threads_per_worker: int = 1,
+        memory_limit: Any = 0,
+        connect_timeout: float = 10.0,
+        no_workers_after: float = 10.0,
         **options: Any,
     ) -> Scheduler:
-        """Run calls as tasks of Ray, each exactly once.
+        """Run calls on Dask: here, or wherever a Dask scheduler has workers.
 
-        A Ray that this process has initialised is used and left as it is. One of the scheduler's
-        own is started in the background of each run, which takes some seconds, and shut down with
-        it. Ending a running call ends its worker process, and no other call.
+        On a cluster of its own a call runs at most once: a dead worker is a `WorkerDiedError`.
+        On yours Dask may run a call again when its worker died, unless its configuration says
+        `distributed.scheduler.allowed-failures: 0`; and a running call cannot be ended there.
 
         Args:
-            address: of a running cluster ("10.0.0.1:6379"), "auto" for the one of this machine;
-                None: the one that this process uses, or RAY_ADDRESS names, or a new one.
-            num_cpus: how many calls a new one runs at a time; None: as many as there are CPUs.
-            cpus_per_call: what one call takes of the cluster's CPUs.
-            call_options: more for the tasks, as in `ray.remote`: num_gpus, resources, runtime_env.
-            start_timeout_s: how long starting or joining may take.
-            no_workers_after_s: seconds without any worker after which `on_no_workers` is emitted.
-            init_options: more for `ray.init`.
+            address_or_client: "tcp://host:8786", a cluster object, or a `distributed.Client` that
+                stays yours; None: a cluster of its own on this machine, started for each run.
+            n_workers: of its own cluster; None: the CPUs this process may use.
+            threads_per_worker: of its own cluster; more than 1: running calls cannot be ended.
+            memory_limit: of each worker of its own cluster, as Dask takes it; 0: none.
+            connect_timeout: seconds to wait for somebody at the address.
+            no_workers_after: seconds without any worker after which `on_no_workers` is emitted.
             options: see `Scheduler`.
 
         Raises:
-            MissingExtraError: Ray is not installed.
+            TypeError: an asynchronous client, or no client or address at all.
+            MissingExtraError: dask.distributed is not installed.
         """
         backend = open_backend(
-            "ray",
-            address=address,
-            num_cpus=num_cpus,
-            cpus_per_call=cpus_per_call,
-            call_options=call_options,
-            start_timeout_s=start_timeout_s,
-            no_workers_after_s=no_workers_after_s,
-            init_options=init_options,
+            "dask",
+            address_or_client=address_or_client,
+            n_workers=n_workers,
+            threads_per_worker=threads_per_worker,
+            memory_limit=memory_limit,
+            connect_timeout=connect_timeout,
+            no_workers_after=no_workers_after,
         )
         return cls(backend, **options)
 

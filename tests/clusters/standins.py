@@ -33,12 +33,12 @@ _LSF_SUBMIT = _SUBMIT.format(
 COMMANDS = {
     "qsub": _PBS_SUBMIT + 'echo "$number.standin"',
     "qdel": 'for id; do scancel "${id%%.*}"; done',
-    "qstat": "squeue -h -o '%A.standin %.10j %.8u 0 %t debug' | sed -E 's/ PD / Q /'",
+    "qstat": "squeue -h -t PD,CF,R -o '%A.standin %.10j %.8u 0 %t debug' | sed -E 's/ PD / Q /'",
     "msub": _PBS_SUBMIT + 'echo; echo "Moab.$number"',
     "canceljob": 'for id; do scancel "${id#Moab.}"; done',
     "bsub": _LSF_SUBMIT + 'echo "Job <$number> is submitted to default queue <debug>."',
     "bkill": 'for id; do scancel "$id" && echo "Job <$id> is being terminated"; done',
-    "bjobs": "squeue -h -o '%A %t' | sed -E -e 's/ PD$/ PEND/' -e 's/ R$/ RUN/'",
+    "bjobs": "squeue -h -t PD,CF,R -o '%A %t' | sed -E -e 's/ PD$/ PEND/' -e 's/ R$/ RUN/'",
 }
 
 
@@ -47,7 +47,8 @@ def write_standins(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, body in COMMANDS.items():
         path = folder / name
-        path.write_text(f"#!/bin/bash\necho \"{name} $*\" >> '{folder}/log'\n{body}\n")
+        note = f"echo \"{name} $*\" >> '{folder}/log'"
+        path.write_text("\n".join(["#!/bin/bash", "set -o pipefail", note, body, ""]))
         path.chmod(0o755)
 
 

@@ -24,6 +24,7 @@ _MEMBERS = {
     "loky": ("amltk_nb.scheduling.executors.loky", "LokyBackend"),
     "dask": ("amltk_nb.scheduling.executors.dask", "DaskBackend"),
     "ray": ("amltk_nb.scheduling.executors.ray", "RayBackend"),
+    "jobqueue": ("amltk_nb.scheduling.executors.jobqueue", "JobQueueBackend"),
     "foreign": ("amltk_nb.scheduling.executors.foreign", "ForeignBackend"),
 }
 

@@ -21,7 +21,7 @@ from amltk_nb.errors import (
     WorkerDiedError,
 )
 from amltk_nb.scheduling.executors.cpus import checked_workers
-from amltk_nb.scheduling.executors.ray_process import Settings, join_ray
+from amltk_nb.scheduling.executors.ray_process import RayProcess, Settings, join_ray
 from amltk_nb.scheduling.executors.remote import (
     Connection,
     Done,
@@ -51,7 +51,7 @@ class RayBackend(RemoteBackend):
         *,
         cpus_per_call: float = 1,
         call_options: Mapping[str, Any] | None = None,
-        start_timeout_s: float = 120.0,
+        start_timeout: float = 120.0,
         no_workers_after_s: float = 10.0,
         init_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -64,7 +64,7 @@ class RayBackend(RemoteBackend):
             cpus_per_call: what one call takes of them; more than 0.
             call_options: more for the tasks, as in `ray.remote`: num_gpus, resources,
                 runtime_env, scheduling_strategy.
-            start_timeout_s: how long it may take to start or join it.
+            start_timeout: seconds that it may take to start or join it.
             no_workers_after_s: see `RemoteBackend`.
             init_options: more for `ray.init`.
 
@@ -80,7 +80,7 @@ class RayBackend(RemoteBackend):
                 "there; num_cpus= is for a new one. Leave one of the two out."
             )
         self._settings = Settings(
-            address, checked_workers(num_cpus), start_timeout_s, dict(init_options or {})
+            address, checked_workers(num_cpus), start_timeout, dict(init_options or {})
         )
         self._call_options = _checked_options(call_options, cpus_per_call)
         shown = {"address": address, "num_cpus": num_cpus}
@@ -97,24 +97,22 @@ class RayBackend(RemoteBackend):
         """
         process = join_ray(self._settings, news)
 
-        def leave() -> None:
-            process.leave(news)
-
         try:
-            return _RayConnection(self._call_options, leave)
+            return _RayConnection(self._call_options, process, news)
         except BaseException as error:
-            leave()
+            process.leave(news)
             raise BackendStartError(f"Ray takes no such call_options=: {error}") from error
 
 
 class _RayConnection(Connection):
     """Ray, and the calls that it has of one run."""
 
-    def __init__(self, call_options: Mapping[str, Any], leave: Callable[[], None]) -> None:
+    def __init__(self, call_options: Mapping[str, Any], process: RayProcess, news: News) -> None:
         import ray
 
         self._ray = ray
-        self._leave = leave
+        self._process = process
+        self._news = news
         self._needs = _needs(call_options)
         self._task = ray.remote(**call_options)(_portable_task(Portable(_run_in_worker).packed))
         self._live: set[Any] = set()  # references of tasks without an answer
@@ -132,7 +130,7 @@ class _RayConnection(Connection):
         return handle
 
     def workers(self) -> Sequence[RemoteWorker]:
-        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        nodes = self._process.nodes()
         counted = [(node, _n_slots(node["Resources"], self._needs)) for node in nodes]
         running = tuple(self._live) if len(nodes) == 1 else ()  # else Ray does not say where
         return [
@@ -166,7 +164,7 @@ class _RayConnection(Connection):
                     fetch_local=False,
                 )
         finally:
-            self._leave()
+            self._process.leave(self._news)
 
 
 # --- on the worker ----------------------------------------------------------------------------

@@ -13,7 +13,8 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ __all__ = ["RayProcess", "Settings", "join_ray"]
 
 _CHECK_S = 1.0  # between two looks at whether it answers
 _MOST_MISSED = 3  # looks in a row without an answer, then it is lost
+_NODES_S = 2.0  # how old may be what is known of the machines of somebody else's
 _ANSWER_S = 2.0  # for a connection to its ports
 
 
@@ -65,6 +67,8 @@ class RayProcess:
         self._error: BaseException | None = None
         self._is_ours = False  # to shut down
         self._ports: list[tuple[str, int]] = []  # that answer as long as it lives
+        self._nodes: list[dict[str, Any]] = []
+        self._nodes_at = 0.0
         self.is_over = False
         self._thread = threading.Thread(target=self._live, name="amltk-nb-Ray lives", daemon=True)
         self._thread.start()
@@ -94,7 +98,7 @@ class RayProcess:
             raise BackendStartError(
                 f"{self._named()} was not ready after {self._settings.start_timeout_s:.0f} s. If "
                 "the address is right, its machines may be busy or of another version of Ray or "
-                "Python; a longer start_timeout_s= waits longer."
+                "Python; a longer start_timeout= waits longer."
             )
         if self._error is not None:
             raise self._error
@@ -114,6 +118,19 @@ class RayProcess:
             self._left.set()
             if wait:
                 self._thread.join()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Say which machines it has, as Ray tells of them.
+
+        To ask a cluster that is gone blocks for a minute and ends the process then, so it is asked
+        seldom and only after a knock; one of our own is this machine and stays so.
+        """
+        import ray
+
+        is_old = not self._is_ours and time.monotonic() - self._nodes_at > _NODES_S
+        if not self._nodes or (is_old and self._answers()):
+            self._nodes, self._nodes_at = ray.nodes(), time.monotonic()
+        return [node for node in self._nodes if node["Alive"]]
 
     def is_as(self, settings: Settings) -> bool:
         """Say whether it has as many CPUs as settings want."""
@@ -152,7 +169,7 @@ class RayProcess:
                 ray.init(**self._init_arguments())
             self._is_ours = True
             undo.callback(self._let_go)
-        self._ports = _ports(self._settings.address)
+        self._ports = _ports(self._settings.address, self.nodes())
 
     def _init_arguments(self) -> dict[str, Any]:
         given = dict(self._settings.init_options)
@@ -187,13 +204,16 @@ class RayProcess:
                     "Ray was shut down in this process while a scheduler was using it. Start the "
                     "scheduler again; it starts or joins Ray anew."
                 )
-            n_missed = 0 if all(_answers(*port) for port in self._ports) else n_missed + 1
+            n_missed = 0 if self._answers() else n_missed + 1
             if n_missed >= _MOST_MISSED:
                 return BackendLostError(
                     f"{self._named()} does not answer any more: its processes were killed, or the "
                     "network is gone. Calls under way are lost. " + self._advice()
                 )
         return None
+
+    def _answers(self) -> bool:
+        return all(_answers(*port) for port in self._ports)
 
     def _advice(self) -> str:
         if self._is_ours:
@@ -284,7 +304,7 @@ def _answers(host: str, port: int) -> bool:
     return True
 
 
-def _ports(address: str | None) -> list[tuple[str, int]]:
+def _ports(address: str | None, nodes: Iterable[dict[str, Any]]) -> list[tuple[str, int]]:
     """Find what has to answer: the head of the cluster, and this machine's part of it."""
     import ray
 
@@ -294,8 +314,11 @@ def _ports(address: str | None) -> list[tuple[str, int]]:
     context = ray.get_runtime_context()
     head = _place(context.gcs_address)
     here = context.get_node_id()
-    nodes = [node for node in ray.nodes() if node["NodeID"] == here]
-    own = [(node["NodeManagerAddress"], int(node["NodeManagerPort"])) for node in nodes]
+    own = [
+        (node["NodeManagerAddress"], int(node["NodeManagerPort"]))
+        for node in nodes
+        if node["NodeID"] == here
+    ]
     return [*([head] if head else []), *own]
 
 

@@ -16,7 +16,13 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from amltk_nb.errors import AmltkError, BackendError, BackendLostError, CannotEndError
+from amltk_nb.errors import (
+    AmltkError,
+    BackendError,
+    BackendLostError,
+    CannotEndError,
+    WorkerDiedError,
+)
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.remote_call import read_answer
 from amltk_nb.scheduling.snapshot import WorkerRecord
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+_POLL_ALONE_S = 0.2  # how often to look for workers while there are none and calls may wait
 _CLOSE_S = 60.0  # the longest that closing waits for a connection that does not let go
 
 
@@ -193,7 +200,8 @@ class Session:
         while True:
             if time.monotonic() >= look_at:
                 self._look(connection)
-                look_at = time.monotonic() + self._backend.poll_s
+                patience_s = self._backend.poll_s if self.n_slots else _POLL_ALONE_S
+                look_at = time.monotonic() + min(patience_s, self._backend.poll_s)
             try:
                 order = self._orders.get(timeout=max(0.0, look_at - time.monotonic()))
             except Empty:
@@ -238,7 +246,16 @@ class Session:
                 text = f"call {flight.call.id} could not be ended: {error!r}"
                 self.log("error", text)
             return
-        self._answered(flight, CancelledError())
+        self._answered_after_look(flight, CancelledError())
+
+    def _answered_after_look(self, flight: _Flight, answer: bytes | BaseException) -> None:
+        """See who is left before a call's slot is free: it may have gone with its worker."""
+
+        def look_first(connection: Connection) -> None:
+            self._look(connection)
+            self._answers.put((flight, answer))
+
+        self._orders.put(look_first)
 
     def _look(self, connection: Connection) -> None:
         """See who is there; room for more calls is told at once."""
@@ -297,7 +314,10 @@ class Session:
 
     def _answered(self, flight: _Flight, answer: bytes | BaseException) -> None:
         """Take what the engine says of a call, from any thread."""
-        self._answers.put((flight, answer))
+        if isinstance(answer, WorkerDiedError):
+            self._answered_after_look(flight, answer)
+        else:
+            self._answers.put((flight, answer))
 
     def _take_answers(self) -> None:
         while (first := self._answers.get()) is not None:
