@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from amltk_nb import ExitCode, Scheduler
 from amltk_nb.errors import BackendStartError, MissingExtraError, WorkerDiedError
@@ -32,8 +33,6 @@ from tests.executors.contract import (
 )
 from tests.executors.driver import survivors
 
-ray: Any = pytest.importorskip("ray")
-
 INIT = {
     "num_cpus": 2,
     "include_dashboard": False,
@@ -43,7 +42,7 @@ INIT = {
 SCRIPT_S = 150  # the longest a process of its own may take on a busy machine
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def users_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
