@@ -59,3 +59,39 @@ class OnEngines(SchedulerCore):
             init_options=init_options,
         )
         return cls(backend, **options)
+
+    @classmethod
+    def with_ipyparallel(
+        cls,
+        client_or_profile: Any = None,
+        n: int | None = None,
+        *,
+        connect_timeout: float = 10.0,
+        no_workers_after_s: float = 30.0,
+        **options: Any,
+    ) -> Self:
+        """Run calls on engines of ipyparallel, one at a time on each.
+
+        Engines of its own are started for each run; a running call can be ended there, and an
+        engine that is gone is replaced. Yours are used and left as they are.
+
+        Args:
+            client_or_profile: an `ipyparallel.Client` of yours, or the profile of a running
+                cluster; None: engines of its own on this machine.
+            n: how many engines of its own; None: the CPUs this process may use.
+            connect_timeout: seconds to wait for the controller of a profile.
+            no_workers_after_s: seconds without any engine after which `on_no_workers` is emitted.
+            options: see `Scheduler`.
+
+        Raises:
+            MissingExtraError: ipyparallel is not installed.
+            ValueError, TypeError: an argument that makes no sense.
+        """
+        backend = open_backend(
+            "ipyparallel",
+            client_or_profile=client_or_profile,
+            n=n,
+            connect_timeout=connect_timeout,
+            no_workers_after_s=no_workers_after_s,
+        )
+        return cls(backend, **options)

@@ -25,6 +25,7 @@ _MEMBERS = {
     "dask": ("amltk_nb.scheduling.executors.dask", "DaskBackend"),
     "ray": ("amltk_nb.scheduling.executors.ray", "RayBackend"),
     "jobqueue": ("amltk_nb.scheduling.executors.jobqueue", "JobQueueBackend"),
+    "ipyparallel": ("amltk_nb.scheduling.executors.ipyparallel", "IPyParallelBackend"),
     "foreign": ("amltk_nb.scheduling.executors.foreign", "ForeignBackend"),
 }
 
