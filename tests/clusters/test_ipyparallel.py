@@ -17,7 +17,15 @@ import pytest
 
 from amltk_nb import ExitCode, Scheduler
 from amltk_nb.errors import BackendStartError, MissingExtraError, WorkerDiedError
-from tests.executors.contract import LONG_S, Contract, Gate, own_threads, square, wait_at
+from tests.executors.contract import (
+    LONG_S,
+    Contract,
+    Gate,
+    open_gate,
+    own_threads,
+    square,
+    wait_at,
+)
 from tests.executors.driver import survivors
 
 pytestmark = pytest.mark.timeout(120)  # engines take seconds to start, more on a busy machine
@@ -122,9 +130,8 @@ def our_children() -> list[psutil.Process]:
     return [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.may_block  # ipyparallel starts processes on a loop of its own, in a thread of ours
 async def test_engines_of_our_own_from_start_to_end(tmp_path: Path):
-    from tests.executors.contract import open_gate
-
     before, threads = set(our_children()), own_threads()
     marks = tmp_path / "marks"
     scheduler = Scheduler.with_ipyparallel(n=2)

@@ -229,7 +229,7 @@ class _OwnEngines(_Engines):
         for engine in here - self._seen:
             self._pids[engine] = self.client[engine].apply_async(os.getpid).get(_ANSWER_S)
         self._seen |= here
-        n_gone = len(self._seen - here)
+        n_gone = len((self._seen - here) | self.barred)
         n_missing = self._n_wanted - (self._n_asked_for - n_gone)
         if n_missing > 0:
             self._n_asked_for += n_missing
@@ -287,7 +287,7 @@ def _killed(pid: int) -> bool:
 
     try:
         process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
+        family = [process, *(p for p in process.children(recursive=True) if not _is_nanny(p))]
     except psutil.NoSuchProcess:
         return True
     for member in family:
@@ -299,6 +299,16 @@ def _killed(pid: int) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def _is_nanny(process: Any) -> bool:
+    """Know the process that tells the controller of its engine's end, and ends then by itself."""
+    import psutil
+
+    try:
+        return any("nanny" in word for word in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _lives(process: Any) -> bool:
