@@ -195,6 +195,22 @@ def test_nothing_is_handed_over_to_workers_that_left(backend: HandBackend, drive
     assert backend.slots() == 1
 
 
+def test_so_many_more_are_handed_over_ahead(backend: HandBackend):
+    backend.n_ahead = 2
+    with Driver(backend) as driver:
+        engine = backend.engine()
+        calls = [driver.submit(add, n) for n in range(8)]
+        engine.wait_for(lambda: len(engine.submitted) == 6)
+        assert (backend.slots(), backend.n_workers) == (0, 2)
+        engine.run(0)
+        engine.wait_for(lambda: len(engine.submitted) == 7)
+        for n in range(1, 7):
+            engine.run(n)
+        engine.wait_for(lambda: len(engine.submitted) == 8)
+        engine.run(7)
+        assert [driver.value(call) for call in calls] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
 def test_a_refused_call_fails_and_no_other(backend: HandBackend, driver: Driver):
     engine = backend.engine()
     engine.refusal = OSError("full")

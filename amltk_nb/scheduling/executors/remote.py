@@ -123,6 +123,9 @@ class RemoteBackend(Backend):
 
     reports_start: ClassVar[bool] = False  # whether RUNNING is more than "handed over"
     poll_s: float = 1.0  # how often workers are asked for
+    # How many more calls to hand over for each worker: it need not wait for the next one, which
+    # then may wait behind a long one, and cannot be cancelled like one that is still here.
+    n_ahead: int = 0
 
     def __init__(self, *, options: Mapping[str, Any], no_workers_after_s: float = 10.0) -> None:
         """Prepare; nothing is started.

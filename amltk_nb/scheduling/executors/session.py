@@ -84,7 +84,8 @@ class Session:
 
     def slots(self) -> int:
         """Count the workers that have nothing of ours."""
-        return 0 if self._over else max(0, self.n_slots - len(self._flights))
+        n_most = self.n_slots * (1 + self._backend.n_ahead)
+        return 0 if self._over else max(0, n_most - len(self._flights))
 
     def start(self, call: Call) -> None:
         """Have a call submitted."""
