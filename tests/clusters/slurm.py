@@ -99,17 +99,22 @@ class Slurm:
     def stop(self) -> None:
         """Cancel every job, then end the daemons, the last one started first."""
         if self.pids():
-            self.ask("scancel", "--user=root")
-            self.ask("scancel", "--user=root", "--signal=KILL")
-            until(lambda: not self.queue(), "the queue is empty", limit_s=20)
+            self.clear()
         for pid in reversed(self.pids()):
             _end(pid)
         (self.folder / "pids").unlink(missing_ok=True)
 
-    def queue(self) -> dict[str, str]:
-        """The state of each job that is not over, by its number: {"12": "RUNNING"}."""
-        lines = self.ask("squeue", "-h", "-o", "%A %T").splitlines()
+    def jobs(self) -> dict[str, str]:
+        """The state of each job by its number: {"12": "RUNNING"}; without those that are ending."""
+        lines = self.ask("squeue", "-h", "-t", "PD,CF,R", "-o", "%A %T").splitlines()
         return dict(line.split() for line in lines)
+
+    def clear(self) -> None:
+        """Cancel every job, and wait until nothing of them is left."""
+        if self.jobs():
+            self.ask("scancel", "--user=root", "--signal=KILL")
+            self.ask("scancel", "--user=root")
+        until(lambda: not self.ask("squeue", "-h"), "the queue is empty", limit_s=20)
 
     def ask(self, *command: str) -> str:
         """Run one of its commands; what it prints, or nothing if it failed."""

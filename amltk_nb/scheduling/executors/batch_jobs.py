@@ -29,6 +29,7 @@ _ASK_FIRST_S, _ASK_LAST_S = 1.0, 30.0  # between two looks into the queue: grows
 _RETRY_FIRST_S, _RETRY_LAST_S = 1.0, 60.0  # between two attempts after a failed job
 _N_FAILURES = 3  # so many jobs in a row without a worker: it is no accident
 _CLOSE_S = 30.0
+_ANSWER_S = 150.0  # to the first submission; commands themselves are bounded more closely
 
 
 class Told(Protocol):
@@ -108,8 +109,11 @@ class BatchJobs:
             self.cluster.adapt(minimum_jobs=0, maximum_jobs=self.order.n_jobs)
             return
         self.cluster.scale(jobs=self.order.n_jobs)
+        deadline = time.monotonic() + _ANSWER_S
         while not self._answers and not self._news.closing.is_set():
             self._heard.wait(0.1)
+            if time.monotonic() > deadline:
+                self.told(Answer(None, f"no answer within {_ANSWER_S:g} s"))
         refused = [answer for answer in self._answers if answer.job_id is None]
         if refused:
             self.close()
@@ -238,6 +242,11 @@ class BatchJobs:
             "(python=), a network on which they do not find this machine (interface=), or too "
             "little memory are the usual reasons."
         )
+
+    def address(self) -> str | None:
+        """Where the workers find Dask's scheduler; None: not started yet."""
+        scheduler = self.cluster.scheduler if self.cluster is not None else None
+        return None if scheduler is None else str(scheduler.contact_address or scheduler.address)
 
     def why_nobody_came(self, after_s: float) -> str:
         """Say what is known of the jobs when the time for the first worker is over."""
