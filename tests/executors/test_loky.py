@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,18 @@ class TestLoky(Contract):
         assert [future.result() for future in queued] == [0, 1, 4, 9, 16]
         assert len(set(pids)) == len(marks.read_text().split()) == 2  # nothing ran a second time
 
+    async def test_an_interrupt_of_all_processes_leaves_calls_alone(
+        self, scheduler: Scheduler, gate: Gate, tmp_path: Path
+    ):
+        marks = tmp_path / "marks"
+        run = scheduler.start(end_on_empty=True)
+        future = scheduler.submit(mark_and_wait, str(marks), gate.path, "went on")
+        await gate.arrived(1)
+        os.kill(int(marks.read_text()), signal.SIGINT)
+        gate.open()
+        assert await future == "went on"
+        assert await run == ExitCode.EXHAUSTED
+
     async def test_an_idle_worker_that_dies_is_replaced(self, scheduler: Scheduler):
         run = scheduler.start()
         pid = await scheduler.submit(os.getpid)
@@ -88,10 +101,14 @@ async def test_it_is_an_executor_of_its_own():
     shared.shutdown(wait=True, kill_workers=True)
 
 
-async def test_what_it_says_of_itself(monkeypatch: pytest.MonkeyPatch):
-    scheduler = Scheduler.with_loky(2, env={"AMLTK_NB_HERE": "yes"})
+async def test_its_options_and_what_it_says_of_itself():
+    scheduler = Scheduler.with_loky(
+        2, env={"AMLTK_NB_HERE": "yes"}, initializer=os.putenv, initargs=("AMLTK_NB_TOO", "yes")
+    )
     run = scheduler.start()
     assert await scheduler.submit(os.getenv, "AMLTK_NB_HERE") == "yes"
+    told = scheduler.submit(subprocess.check_output, ["printenv", "AMLTK_NB_TOO"])
+    assert await told == b"yes\n"
     backend = scheduler.snapshot().backend
     assert (backend.name, backend.options, backend.n_workers) == (
         "LokyExecutor",

@@ -417,6 +417,11 @@ def test_a_time_without_workers_must_be_positive(wrong: float):
         HandBackend(no_workers_after_s=wrong)
 
 
+def test_workers_are_not_replaced_and_that_is_said(backend: HandBackend, driver: Driver):
+    backend.restart()
+    assert "end the run and start it again" in driver.log_texts("warning")[0]
+
+
 # --- what is shown
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import BrokenExecutor, Future
@@ -69,8 +70,8 @@ class LokyBackend(RemoteBackend):
         self._given = {
             "timeout": timeout,
             "context": context,
-            "initializer": initializer,
-            "initargs": initargs,
+            "initializer": Portable(_begin_worker),
+            "initargs": (initializer, initargs),
             "env": env,
         }
 
@@ -116,6 +117,13 @@ class _LokyConnection(Connection):
 
     def disconnect(self, running: Collection[Handle]) -> None:
         self._executor.shutdown(wait=True, kill_workers=bool(running))
+
+
+def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    # The ■ button interrupts the whole process group of the kernel.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def _run_in_worker(packed: bytes) -> bytes:

@@ -199,6 +199,16 @@ class RemoteBackend(Backend):
             session.close(end_running=end_running)
             self._session = None
 
+    def restart(self) -> None:
+        """Say that workers stay as they are: most engines would run calls again elsewhere."""
+        if self._session is not None:
+            self._session.log(
+                "warning",
+                f"workers of {self.name} are not replaced during a run. To have edited modules "
+                "imported anew, end the run and start it again; workers that you started "
+                "yourself, start anew yourself.",
+            )
+
     def workers(self) -> tuple[WorkerRecord, ...]:
         """Show the workers as the engine told of them last."""
         return self._session.records() if self._session is not None else ()
