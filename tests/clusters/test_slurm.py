@@ -66,6 +66,18 @@ def job_of(_: Any = None) -> str:
 class TestSlurm(Contract):
     can_end = True
 
+    if not os.environ.get("AMLTK_NB_WHOLE_CONTRACT"):
+        # Each takes some seconds to have its jobs started and says no more of jobs than the
+        # others here, and the Dask tests run all of them; `make test-clusters` does for jobs.
+        test_results_with_all_kinds_of_arguments = None
+        test_errors_keep_their_type_and_state = None
+        test_coroutine_functions_run_to_their_end = None
+        test_short_calls_do_not_wait_behind_a_long_one = None
+        test_stop_lets_running_calls_finish = None
+        test_stop_now_ends_or_abandons_running_calls = None
+        test_the_same_scheduler_runs_three_times = None
+        test_nothing_is_left_behind = None
+
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path: Path) -> None:
         self._folder = tmp_path

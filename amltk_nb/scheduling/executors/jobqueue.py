@@ -99,6 +99,7 @@ class _JobQueueConnection(DaskConnection):
         self._end_worker = Portable(_end_worker)
         self._start_timeout_s = start_timeout_s
         self._began_at = time.monotonic()
+        self._scheduler.add_plugin(_bell(news), name="amltk_nb")
 
     def workers(self) -> Sequence[RemoteWorker]:
         """Replace jobs that are lost, and say who is there."""
@@ -148,6 +149,16 @@ class _JobQueueConnection(DaskConnection):
             super().disconnect(running)
         finally:
             self._jobs.close()
+
+
+def _bell(news: News) -> Any:
+    """Make a plugin of Dask's scheduler that rings when a worker comes or goes."""
+    from distributed.diagnostics.plugin import SchedulerPlugin
+
+    def ring(*_: Any, **__: Any) -> None:
+        news.changed()
+
+    return type("Bell", (SchedulerPlugin,), {"add_worker": ring, "remove_worker": ring})()
 
 
 def _end_worker(dask_worker: Any) -> None:
