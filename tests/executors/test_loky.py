@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -36,6 +37,11 @@ def mark_and_wait(marks: str, gate: str, text: str) -> str:
     with open(marks, "a") as file:
         file.write(f"{os.getpid()}\n")
     return wait_at(gate, text)
+
+
+def pool_sum(start_method: str) -> int:
+    with multiprocessing.get_context(start_method).Pool(1) as pool:
+        return sum(pool.map(abs, [-1, -2, -3]))
 
 
 class TestLoky(Contract):
@@ -72,6 +78,12 @@ class TestLoky(Contract):
         os.kill(int(marks.read_text()), signal.SIGINT)
         gate.open()
         assert await future == "went on"
+        assert await run == ExitCode.EXHAUSTED
+
+    async def test_a_call_may_start_processes_in_the_standard_ways(self, scheduler: Scheduler):
+        run = scheduler.start(end_on_empty=True)
+        futures = scheduler.map(pool_sum, ["forkserver", "spawn"])
+        assert await scheduler.gather(futures) == [6, 6]
         assert await run == ExitCode.EXHAUSTED
 
     async def test_an_idle_worker_that_dies_is_replaced(self, scheduler: Scheduler):

@@ -7,6 +7,7 @@ for good, so a new one takes its place: the calls that were under way fail, the 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -122,6 +123,9 @@ class _LokyConnection(Connection):
 def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
     # The ■ button interrupts the whole process group of the kernel.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Else processes that a call starts the standard way are told of a way named "loky", which
+    # they do not know.
+    multiprocessing.set_start_method(None, force=True)
     if initializer is not None:
         initializer(*initargs)
 
