@@ -113,7 +113,7 @@ async def test_a_refused_submission_says_what_slurm_answered(slurm: Slurm, tmp_p
     with pytest.raises(BackendStartError) as caught:
         await asyncio.wait_for(run.wait(), LONG_S)
     for words in (
-        "Slurm refused the job: `sbatch /",
+        "Slurm refused the job: `sbatch SCRIPT` failed (1) and printed: ",
         "sbatch: error: invalid partition specified: nowhere",
         "scheduler.job_script()",
         "queue=",
@@ -127,7 +127,10 @@ async def test_a_submit_command_that_is_not_there(slurm: Slurm, tmp_path: Path):
     scheduler = on_slurm(tmp_path, submit_command="sbatsch --extra")
     run = scheduler.start(end_on_empty=True, on_exception="raise")
     scheduler.submit(square, 3)
-    with pytest.raises(BackendStartError, match=r"`sbatsch --extra /.*No such file or directory"):
+    with pytest.raises(
+        BackendStartError,
+        match=r"`sbatsch --extra SCRIPT` cannot be run: .*No such file or directory",
+    ):
         await asyncio.wait_for(run.wait(), LONG_S)
 
 
@@ -202,6 +205,21 @@ async def test_jobs_that_end_at_once_end_the_run_with_a_reason(slurm: Slurm, tmp
     assert "3 jobs in a row came to nothing" in str(caught.value)
     assert f"what they said is in {tmp_path}" in str(caught.value)
     assert "/nowhere/python" in next(tmp_path.glob("*.err")).read_text()
+
+
+async def test_a_limit_of_the_site_leaves_the_jobs_it_allows(slurm: Slurm, tmp_path: Path):
+    sbatch = tmp_path / "sbatch-one"  # takes one job only, as a site's limit does
+    sbatch.write_text(
+        f'#!/bin/sh\nmkdir {tmp_path}/taken 2>/dev/null || {{ echo "limit: 1 job" >&2; exit 1; }}\n'
+        'exec sbatch "$@"\n'
+    )
+    sbatch.chmod(0o755)
+    scheduler = on_slurm(tmp_path, submit_command=str(sbatch))
+    run = scheduler.start(end_on_empty=True)
+    assert await scheduler.gather(scheduler.map(square, range(5))) == [0, 1, 4, 9, 16]
+    assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.EXHAUSTED
+    refusals = {x.text for x in scheduler.snapshot().log if "limit: 1 job" in x.text}
+    assert len(refusals) == 1
 
 
 async def test_nobody_comes_in_time(slurm: Slurm, tmp_path: Path):

@@ -135,7 +135,8 @@ class _RefusedError(RuntimeError):
 
 def _ran(command: Sequence[str], shell: bool) -> str:
     """Run a command of the batch system; what it printed, or the reason why it failed."""
-    said = command[0] if shell else shlex.join(command)
+    # The script is a file of upstream's that is gone when anybody reads of it.
+    said = re.sub(r"\S+\.sh$", "SCRIPT", command[0] if shell else shlex.join(command))
     try:
         done = subprocess.run(
             command[0] if shell else command,
@@ -143,6 +144,7 @@ def _ran(command: Sequence[str], shell: bool) -> str:
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=_COMMAND_S,
+            start_new_session=True,  # else the ■ button would interrupt it as well
         )
     except OSError as error:
         raise _RefusedError(f"`{said}` cannot be run: {error}") from error
