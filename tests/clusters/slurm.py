@@ -70,8 +70,9 @@ PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
 class Slurm:
     """One Slurm in a folder; `start` it, use its commands with `environment`, `stop` it."""
 
-    def __init__(self, folder: Path, *, n_cpus: int = 6) -> None:
+    def __init__(self, folder: Path, *, n_cpus: int = 6, outlives_us: bool = False) -> None:
         self.folder = folder
+        self.prefix = [] if outlives_us else ["setpriv", "--pdeathsig", "TERM"]
         self.n_cpus = n_cpus
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
 
@@ -156,7 +157,7 @@ class Slurm:
         assert path is not None, command
         with (self.folder / f"{command}.log").open("ab") as log:
             process = subprocess.Popen(
-                [path, *arguments],
+                [*self.prefix, path, *arguments],
                 env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -233,7 +234,7 @@ def _free_port() -> int:
 
 def main() -> None:
     verb, folder = sys.argv[1], Path(sys.argv[2]).resolve()
-    slurm = Slurm(folder)
+    slurm = Slurm(folder, outlives_us=True)
     if verb == "stop":
         slurm.stop()
     elif reason := missing():
