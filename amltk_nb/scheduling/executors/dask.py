@@ -119,6 +119,7 @@ class _LocalConnection(DaskConnection):
             self._local.close(at_once=True)
             raise
         super().__init__(client, news, pid_of=self._pid_of_address)
+        self._local.on_worker_change(news.changed)
 
     def _pid_of_address(self, address: str) -> int | None:
         return self._local.pid(self._names.get(address, ""))
