@@ -57,6 +57,9 @@ RESOURCES = "plugins/test_resources.py"
 OWN = "plugins/test_own_plugins.py"
 PROCESS = "executors/test_process.py"
 CONTRACT = "executors/test_contract.py"
+LOKY = "executors/test_loky.py"
+DASK = "executors/test_dask.py"
+REMOTE = "executors/test_remote.py"
 SCRIPTS = "guides/test_scripts.py"
 TASK_SCRIPTS = "guides/test_task_scripts.py"
 
@@ -196,13 +199,31 @@ _SCHEDULER = (
         *_in("executors/test_local.py", "a_sequential_executor_by_itself"),
         *_in(SCHEDULER, "a_sequential_executor_is_known_as_such"),
     ),
-    _absent("`with_loky`", "Not yet; a loky executor can be passed to `Scheduler`."),
+    _shown(
+        "`with_loky`",
+        "Processes of loky, from an executor of its own that heals when a worker died.",
+        *_in(LOKY, "it_is_an_executor_of_its_own", "its_options_and_what_it_says_of_itself"),
+        f"{LOKY}::TestLoky::test_a_dead_worker_costs_the_calls_under_way_and_no_others",
+    ),
     _absent(
         "`with_slurm`, `with_pbs`, `with_sge`, `with_oar`, `with_moab`, `with_lsf`, "
         "`with_htcondor`",
         "Not yet; an executor of Dask can be passed to `Scheduler`.",
     ),
-    _absent("`with_dask`", "Not yet; `client.get_executor()` can be passed to `Scheduler`."),
+    _shown(
+        "`with_dask`",
+        "A Dask cluster of its own, one at an address, or a client that stays yours.",
+        f"{DASK}::TestDaskOfOurOwn::test_a_dead_worker_costs_its_call_and_is_replaced",
+        f"{DASK}::TestDaskFromTheCommandLine::test_equal_calls_all_run",
+        *_in(DASK, "a_client_of_yours_stays_open", "an_asynchronous_client_is_refused"),
+        *_in(DASK, "a_worker_without_this_package_runs_calls", "nobody_at_the_address"),
+    ),
+    _shown(
+        "`on_no_workers`",
+        "Nobody is there to run calls: told with the seconds, again and again.",
+        *_in(REMOTE, "nobody_there_is_told_again_and_again_with_the_time"),
+        *_in(DASK, "all_workers_gone_and_the_scheduler_too"),
+    ),
     _absent("`with_dask_jobqueue`", "Left out: each cluster has a constructor of its own."),
     _absent("`with_ray`", "Not yet."),
     _absent("Airflow", "Not yet."),

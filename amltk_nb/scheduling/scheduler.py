@@ -132,6 +132,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         *,
         threads_per_worker: int = 1,
         memory_limit: Any = 0,
+        n_ahead: int = 0,
         connect_timeout: float = 10.0,
         no_workers_after: float = 10.0,
         **options: Any,
@@ -148,6 +149,9 @@ class Scheduler(OnClusters, OnEngines, Submitting):
             n_workers: of its own cluster; None: the CPUs this process may use.
             threads_per_worker: of its own cluster; more than 1: running calls cannot be ended.
             memory_limit: of each worker of its own cluster, as Dask takes it; 0: none.
+            n_ahead: how many calls to hand over for each worker besides those that run, so that
+                calls of a few milliseconds do not wait for the network. These count as running:
+                they cannot be cancelled, and may wait behind a long one.
             connect_timeout: seconds to wait for somebody at the address.
             no_workers_after: seconds without any worker after which `on_no_workers` is emitted.
             options: see `Scheduler`.
@@ -162,6 +166,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
             n_workers=n_workers,
             threads_per_worker=threads_per_worker,
             memory_limit=memory_limit,
+            n_ahead=n_ahead,
             connect_timeout=connect_timeout,
             no_workers_after=no_workers_after,
         )

@@ -70,8 +70,9 @@ PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
 class Slurm:
     """One Slurm in a folder; `start` it, use its commands with `environment`, `stop` it."""
 
-    def __init__(self, folder: Path, *, n_cpus: int = 6) -> None:
+    def __init__(self, folder: Path, *, n_cpus: int = 6, outlives_us: bool = False) -> None:
         self.folder = folder
+        self.prefix = [] if outlives_us else ["setpriv", "--pdeathsig", "TERM"]
         self.n_cpus = n_cpus
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
 
@@ -99,17 +100,22 @@ class Slurm:
     def stop(self) -> None:
         """Cancel every job, then end the daemons, the last one started first."""
         if self.pids():
-            self.ask("scancel", "--user=root")
-            self.ask("scancel", "--user=root", "--signal=KILL")
-            until(lambda: not self.queue(), "the queue is empty", limit_s=20)
+            self.clear()
         for pid in reversed(self.pids()):
             _end(pid)
         (self.folder / "pids").unlink(missing_ok=True)
 
-    def queue(self) -> dict[str, str]:
-        """The state of each job that is not over, by its number: {"12": "RUNNING"}."""
-        lines = self.ask("squeue", "-h", "-o", "%A %T").splitlines()
+    def jobs(self) -> dict[str, str]:
+        """The state of each job by its number: {"12": "RUNNING"}; without those that are ending."""
+        lines = self.ask("squeue", "-h", "-t", "PD,CF,R", "-o", "%A %T").splitlines()
         return dict(line.split() for line in lines)
+
+    def clear(self) -> None:
+        """Cancel every job, and wait until nothing of them is left."""
+        if self.jobs():
+            self.ask("scancel", "--user=root", "--signal=KILL")
+            self.ask("scancel", "--user=root")
+        until(lambda: not self.ask("squeue", "-h"), "the queue is empty", limit_s=20)
 
     def ask(self, *command: str) -> str:
         """Run one of its commands; what it prints, or nothing if it failed."""
@@ -151,7 +157,7 @@ class Slurm:
         assert path is not None, command
         with (self.folder / f"{command}.log").open("ab") as log:
             process = subprocess.Popen(
-                [path, *arguments],
+                [*self.prefix, path, *arguments],
                 env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -228,7 +234,7 @@ def _free_port() -> int:
 
 def main() -> None:
     verb, folder = sys.argv[1], Path(sys.argv[2]).resolve()
-    slurm = Slurm(folder)
+    slurm = Slurm(folder, outlives_us=True)
     if verb == "stop":
         slurm.stop()
     elif reason := missing():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import Any
 
 import pytest
 
 from amltk_nb import Scheduler
+from amltk_nb.errors import MissingExtraError
 from amltk_nb.scheduling.executors.batch_systems import SYSTEMS
 
 ORDER: dict[str, Any] = {"cores": 4, "memory": "6 GB", "queue": "long", "walltime": "00:10:00"}
@@ -165,7 +167,7 @@ def test_an_order_that_cannot_be(options: dict[str, Any], words: str):
         ({"n_workers": 0}, "at least 1 worker"),
         ({"memory": "much"}, "much"),
         ({"start_timeout": 0}, r"start_timeout=0\): use more than 0 seconds"),
-        ({"no_workers_after_s": 0}, "no_workers_after_s=0 must be positive"),
+        ({"no_workers_after": 0}, "no_workers_after_s=0 must be positive"),
         ({"submit_command": "sbatch 'open"}, "submit_command=.*No closing quotation"),
     ],
 )
@@ -216,3 +218,45 @@ def test_the_queue_of(key: str):
 @pytest.mark.parametrize("key", sorted(set(SYSTEMS) - set(QUEUES)))
 def test_a_queue_that_is_not_asked(key: str):
     assert SYSTEMS[key].queue() is None
+
+
+IN_A_FRESH_PROCESS = """
+import signal, threading
+from amltk_nb import Scheduler
+from amltk_nb.errors import BackendStartError
+
+def order():
+    return Scheduler.with_slurm(1, cores=1, memory="1 GB")
+
+def elsewhere():
+    try:
+        order()
+    except BackendStartError as error:
+        print(error)
+
+before = signal.getsignal(signal.SIGINT)
+thread = threading.Thread(target=elsewhere)
+thread.start()
+thread.join()
+order()
+print(signal.getsignal(signal.SIGINT) is before)
+"""
+
+
+def test_an_interrupt_still_means_what_it_meant():
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=50,
+    )
+    refused, is_kept = done.stdout.splitlines()
+    assert refused.startswith("Scheduler.with_slurm() loads dask_jobqueue, which can be loaded on")
+    assert is_kept == "True"
+
+
+def test_without_dask_jobqueue_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'amltk-nb\[jobqueue\]'"):
+        on("slurm")

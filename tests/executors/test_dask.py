@@ -261,6 +261,26 @@ def test_workers_of_somebody_elses_cluster_cannot_be_wished_for():
         Scheduler.with_dask("tcp://127.0.0.1:8786", n_workers=3)
 
 
+@pytest.mark.parametrize("wrong", [-1, 0.5, True])
+def test_a_wrong_number_of_calls_ahead_is_refused(wrong: Any):
+    with pytest.raises(ValueError, match="n_ahead="):
+        Scheduler.with_dask(n_ahead=wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, None),
+        ({"n_ahead": 1}, "with n_ahead above 0"),
+        ({"threads_per_worker": 2}, "with threads_per_worker above 1"),
+        ({"address_or_client": "tcp://127.0.0.1:1"}, "these workers are not ours to end"),
+    ],
+)
+def test_when_a_running_call_cannot_be_ended(options: dict[str, Any], why: str | None):
+    cannot_end = Scheduler.with_dask(**options).snapshot().backend.cannot_end
+    assert (cannot_end is None) if why is None else (why in (cannot_end or ""))
+
+
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'amltk-nb\[dask\]'"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +39,11 @@ def mark_and_wait(marks: str, gate: str, text: str) -> str:
     return wait_at(gate, text)
 
 
+def pool_sum(start_method: str) -> int:
+    with multiprocessing.get_context(start_method).Pool(1) as pool:
+        return sum(pool.map(abs, [-1, -2, -3]))
+
+
 class TestLoky(Contract):
     @contextmanager
     def open(self) -> Iterator[Scheduler]:
@@ -60,6 +67,24 @@ class TestLoky(Contract):
         assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.EXHAUSTED
         assert [future.result() for future in queued] == [0, 1, 4, 9, 16]
         assert len(set(pids)) == len(marks.read_text().split()) == 2  # nothing ran a second time
+
+    async def test_an_interrupt_of_all_processes_leaves_calls_alone(
+        self, scheduler: Scheduler, gate: Gate, tmp_path: Path
+    ):
+        marks = tmp_path / "marks"
+        run = scheduler.start(end_on_empty=True)
+        future = scheduler.submit(mark_and_wait, str(marks), gate.path, "went on")
+        await gate.arrived(1)
+        os.kill(int(marks.read_text()), signal.SIGINT)
+        gate.open()
+        assert await future == "went on"
+        assert await run == ExitCode.EXHAUSTED
+
+    async def test_a_call_may_start_processes_in_the_standard_ways(self, scheduler: Scheduler):
+        run = scheduler.start(end_on_empty=True)
+        futures = scheduler.map(pool_sum, ["forkserver", "spawn"])
+        assert await scheduler.gather(futures) == [6, 6]
+        assert await run == ExitCode.EXHAUSTED
 
     async def test_an_idle_worker_that_dies_is_replaced(self, scheduler: Scheduler):
         run = scheduler.start()
@@ -88,10 +113,14 @@ async def test_it_is_an_executor_of_its_own():
     shared.shutdown(wait=True, kill_workers=True)
 
 
-async def test_what_it_says_of_itself(monkeypatch: pytest.MonkeyPatch):
-    scheduler = Scheduler.with_loky(2, env={"AMLTK_NB_HERE": "yes"})
+async def test_its_options_and_what_it_says_of_itself():
+    scheduler = Scheduler.with_loky(
+        2, env={"AMLTK_NB_HERE": "yes"}, initializer=os.putenv, initargs=("AMLTK_NB_TOO", "yes")
+    )
     run = scheduler.start()
     assert await scheduler.submit(os.getenv, "AMLTK_NB_HERE") == "yes"
+    told = scheduler.submit(subprocess.check_output, ["printenv", "AMLTK_NB_TOO"])
+    assert await told == b"yes\n"
     backend = scheduler.snapshot().backend
     assert (backend.name, backend.options, backend.n_workers) == (
         "LokyExecutor",

@@ -25,10 +25,12 @@ __all__ = ["BatchJobs", "Told"]
 # Where the queue cannot be listed, a job whose workers left is taken for lost after this; a
 # worker that is started again within its job is back sooner.
 _GRACE_S = 15.0
+_SETTLE_S = 0.5  # a queue may take a moment to list what it has just taken
 _ASK_FIRST_S, _ASK_LAST_S = 1.0, 30.0  # between two looks into the queue: grows while all is quiet
 _RETRY_FIRST_S, _RETRY_LAST_S = 1.0, 60.0  # between two attempts after a failed job
 _N_FAILURES = 3  # so many jobs in a row without a worker: it is no accident
 _CLOSE_S = 30.0
+_ANSWER_S = 150.0  # to the first submission; commands themselves are bounded more closely
 
 
 class Told(Protocol):
@@ -108,12 +110,19 @@ class BatchJobs:
             self.cluster.adapt(minimum_jobs=0, maximum_jobs=self.order.n_jobs)
             return
         self.cluster.scale(jobs=self.order.n_jobs)
-        while not self._answers and not self._news.closing.is_set():
+        deadline = time.monotonic() + _ANSWER_S
+        while not self._may_go_on() and not self._news.closing.is_set():
             self._heard.wait(0.1)
-        refused = [answer for answer in self._answers if answer.job_id is None]
-        if refused:
+            if time.monotonic() > deadline:
+                self.told(Answer(None, f"no answer within {_ANSWER_S:g} s"))
+                break
+        if self._answers and not self._job_ids:
             self.close()
-            raise BackendStartError(self._refusal(refused[0]))
+            raise BackendStartError(self._refusal(self._answers[0]))
+
+    def _may_go_on(self) -> bool:
+        """Whether a job was taken, or all were refused: a site may limit how many one may have."""
+        return bool(self._job_ids) or len(self._answers) >= self.order.n_jobs
 
     def told(self, answer: Answer) -> None:
         """Take the answer to a submission, on the cluster's thread."""
@@ -145,10 +154,10 @@ class BatchJobs:
         now = time.monotonic()
         self._follow(now)
         self._see_workers(workers, now)
-        lost = self._lost(now)
-        for job in lost:
-            self._bury(job)
-        if self._n_failed >= _N_FAILURES and not workers:
+        told = [self._bury(job) for job in self._lost(now)]
+        for text in dict.fromkeys(told):  # many may be refused for one reason
+            self._news.log("warning", f"{text}; another one is submitted")
+        if self._n_failed >= _N_FAILURES and not self._jobs and not workers:
             raise BackendLostError(self._hopeless())
         self._fill_up(now)
 
@@ -187,14 +196,17 @@ class BatchJobs:
         if queue is None:
             late = [job for job in absent if job.had_worker and now - job.since >= _GRACE_S]
             return [*refused, *(job for job in late if job not in refused)]
-        return [*refused, *(job for job in absent if job.job_id and self._is_over(job, queue))]
+        return [*refused, *(job for job in absent if self._is_over(job, queue, now))]
 
-    def _is_over(self, job: _Job, queue: Mapping[str, bool]) -> bool:
+    def _is_over(self, job: _Job, queue: Mapping[str, bool], now: float) -> bool:
+        if job.job_id is None:
+            return False
         job.waits = queue.get(_number(job.job_id), False)
-        return _number(job.job_id) not in queue
+        is_new = not job.had_worker and now - job.since < _SETTLE_S
+        return _number(job.job_id) not in queue and not is_new
 
-    def _bury(self, job: _Job) -> None:
-        """Have the cluster forget a job, so that it makes room for another."""
+    def _bury(self, job: _Job) -> str:
+        """Have the cluster forget a job, so that it makes room for another; returns why."""
         what = f"job {job.job_id}" if job.job_id else "a job"
         if job.had_worker:
             told = f"{what} of {self.order.system.title} is gone, with its worker"
@@ -206,9 +218,9 @@ class BatchJobs:
         if not job.had_worker:
             self._n_failed += 1
             self._last_failure = told
-        self._news.log("warning", f"{told}; another one is submitted")
         self.cluster.sync(self._forget, job.name)
         self._jobs.pop(job.name, None)
+        return told
 
     async def _forget(self, name: str) -> None:
         self.cluster.worker_spec.pop(name, None)
@@ -238,6 +250,11 @@ class BatchJobs:
             "(python=), a network on which they do not find this machine (interface=), or too "
             "little memory are the usual reasons."
         )
+
+    def address(self) -> str | None:
+        """Where the workers find Dask's scheduler; None: not started yet."""
+        scheduler = self.cluster.scheduler if self.cluster is not None else None
+        return None if scheduler is None else str(scheduler.contact_address or scheduler.address)
 
     def why_nobody_came(self, after_s: float) -> str:
         """Say what is known of the jobs when the time for the first worker is over."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Callable, Mapping
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from amltk_nb.errors import MissingExtraError
+from amltk_nb.errors import BackendStartError, MissingExtraError
 from amltk_nb.scheduling.executors.batch_systems import SYSTEMS, Answer, job_class
 
 __all__ = ["BatchOrder"]
@@ -17,6 +21,7 @@ __all__ = ["BatchOrder"]
 _OF_THE_CLUSTER = {"security", "shared_temp_directory", "silence_logs", "scheduler_options"}
 _OURS = {"asynchronous", "loop", "job_cls", "scheduler_cls", "name"}
 _OF_THE_SCHEDULER = ("dashboard_address", "host")  # of Dask's, where upstream wants them nested
+_NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 _NOWHERE = "tcp://scheduler-address:port"  # stands in the script until there is a scheduler
 
 
@@ -63,14 +68,20 @@ class BatchOrder:
         n_threads = int(job.worker_process_threads)
         if n_threads > 1:
             self.options["job_script_prologue"] = [_threads(n_threads), *job._job_script_prologue]
+            job = self._sample()
+        self._script = str(job.job_script())
         self.n_workers_per_job = int(job.worker_processes)
         self.n_jobs = math.ceil(self.n_workers / self.n_workers_per_job)
         self.log_directory: str | None = job.log_directory
-        self.cancel_command_used = str(job.cancel_command)
+        self.cancel_command_used = cancel_command or str(job.cancel_command)
 
-    def job_script(self) -> str:
-        """Return the text that is submitted for each job."""
-        return str(self._sample().job_script())
+    def job_script(self, address: str | None = None) -> str:
+        """Return the text that is submitted for each job.
+
+        Args:
+            address: of Dask's scheduler; None: there is none yet.
+        """
+        return self._script if address is None else self._script.replace(_NOWHERE, address)
 
     def open_cluster(self, told: Callable[[Answer], None]) -> Any:
         """Start the cluster's own part, which runs here; no job is submitted yet.
@@ -92,11 +103,11 @@ class BatchOrder:
                 raise TypeError(f"{self.verb}() sets {name}= itself; leave it out.")
         options = dict(given)
         options.setdefault("processes", 1)
-        scheduler_options = {"dashboard_address": None, "allowed_failures": 0}
-        for name in _OF_THE_SCHEDULER:
-            if name in options:
-                scheduler_options[name] = options.pop(name)
-        options["scheduler_options"] = scheduler_options | (options.get("scheduler_options") or {})
+        wanted = dict(options.get("scheduler_options") or {})
+        wanted |= {name: options.pop(name) for name in _OF_THE_SCHEDULER if name in options}
+        # Dask's scheduler always serves some pages; 8787 may be anybody's, and Dask warns then.
+        quiet = {} if "dashboard_address" in wanted else _NO_DASHBOARD
+        options["scheduler_options"] = {"allowed_failures": 0, **quiet, **wanted}
         extra = options.get("worker_extra_args") or []
         options["worker_extra_args"] = ["--nthreads", "1", "--no-dashboard", *extra]
         return options
@@ -162,10 +173,32 @@ def _check_command(name: str, command: str | None, verb: str) -> None:
 
 def _cluster_class(name: str, verb: str) -> Any:
     try:
-        import dask_jobqueue
+        with _interrupts_kept(verb):
+            import dask_jobqueue
     except ImportError:
         raise MissingExtraError(
             f"{verb}() needs dask-jobqueue, which is not installed: "
             "pip install 'amltk-nb[jobqueue]'."
         ) from None
     return getattr(dask_jobqueue, name)
+
+
+@contextmanager
+def _interrupts_kept(verb: str) -> Iterator[None]:
+    """Undo what importing dask_jobqueue does: from then on, the ■ button would end the kernel.
+
+    It sets a handler of SIGINT that exits, for programs that it runs itself (its `runner`).
+    """
+    if "dask_jobqueue.runner" in sys.modules:
+        yield
+        return
+    if threading.current_thread() is not threading.main_thread():
+        raise BackendStartError(
+            f"{verb}() loads dask_jobqueue, which can be loaded on the main thread only. Call "
+            f"{verb}() there, or once before you start this thread."
+        )
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)

@@ -133,27 +133,38 @@ class _RefusedError(RuntimeError):
     """A submit command that failed; upstream treats it as any RuntimeError."""
 
 
-async def _ran(command: Sequence[str], *, shell: bool = False, **options: Any) -> str:
+def _ran(command: Sequence[str], shell: bool) -> str:
     """Run a command of the batch system; what it printed, or the reason why it failed."""
-    said = shlex.join(command) if not shell else command[0]
-    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # The script is a file of upstream's that is gone when anybody reads of it.
+    said = re.sub(r"\S+\.sh$", "SCRIPT", command[0] if shell else shlex.join(command))
     try:
-        if shell:
-            process = await asyncio.create_subprocess_shell(command[0], **options)
-        else:
-            process = await asyncio.create_subprocess_exec(*command, **options)
+        done = subprocess.run(
+            command[0] if shell else command,
+            shell=shell,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_COMMAND_S,
+            start_new_session=True,  # else the ■ button would interrupt it as well
+        )
     except OSError as error:
         raise _RefusedError(f"`{said}` cannot be run: {error}") from error
-    try:
-        async with asyncio.timeout(_COMMAND_S):
-            out, err = await process.communicate()
-    except TimeoutError:
-        process.kill()
+    except subprocess.TimeoutExpired:
         raise _RefusedError(f"`{said}` did not answer within {_COMMAND_S} s") from None
-    if process.returncode:
-        printed = (err + out).decode(errors="replace").strip() or "nothing"
-        raise _RefusedError(f"`{said}` failed ({process.returncode}) and printed: {printed}")
-    return out.decode(errors="replace")
+    if done.returncode:
+        printed = (done.stderr + done.stdout).decode(errors="replace").strip() or "nothing"
+        raise _RefusedError(f"`{said}` failed ({done.returncode}) and printed: {printed}")
+    return done.stdout.decode(errors="replace")
+
+
+async def _call(command: Sequence[str], *, shell: bool = False) -> str:
+    """Take the place of upstream's way to run a command, which knows no limit of time."""
+    return await asyncio.to_thread(_ran, command, shell)
+
+
+def _submitted(job: Any) -> str:
+    """Write a job's script and submit it; what the submit command printed."""
+    with job.job_file() as path:
+        return str(asyncio.run(job._submit_job(path)))
 
 
 def job_class(
@@ -173,27 +184,25 @@ def job_class(
     """
     from distributed.core import Status
 
-    def __init__(self: Any, *args: Any, **options: Any) -> None:
-        base.__init__(self, *args, **options)
-        # On the instance: some systems put theirs together when a job is made.
+    async def start(self: Any) -> None:
+        # On the instance: HTCondor's puts its commands together when it is made.
         self.submit_command = submit_command or self.submit_command
         self.cancel_command = cancel_command or self.cancel_command
-
-    async def start(self: Any) -> None:
         try:
-            await base.start(self)
-        except (RuntimeError, ValueError, OSError) as error:
-            # Raised on, it would end in a log, and the cluster could not be closed any more.
-            self.status = Status.running
+            # In a thread: files and commands would hold the loop that answers the workers.
+            self.job_id = self._job_id_from_submit_output(await asyncio.to_thread(_submitted, self))
+        except Exception as error:
+            # Raised on, it would end in a log, and nobody would hear of this job any more.
             told(Answer(None, str(error)))
         else:
             told(Answer(self.job_id, ""))
+        self.status = Status.running
 
     async def submit_from_stdin(self: Any, path: str) -> str:
         """Do without upstream's `2> /dev/null`, which hides why LSF refuses a job."""
         if not getattr(self, "use_stdin", False):
             return str(await base._submit_job(self, path))
-        return await _ran([f"{self.submit_command} < {shlex.quote(path)}"], shell=True)
+        return await _call([f"{self.submit_command} < {shlex.quote(path)}"], shell=True)
 
     async def close(self: Any) -> None:
         try:
@@ -201,7 +210,7 @@ def job_class(
         finally:
             self.status = Status.closed  # upstream leaves it, and asserts on it later
 
-    own = {"__init__": __init__, "start": start, "close": close, "_call": staticmethod(_ran)}
+    own = {"start": start, "close": close, "_call": staticmethod(_call)}
     if base.config_name == "lsf":
         own["_submit_job"] = submit_from_stdin
     return type(base.__name__, (base,), own)

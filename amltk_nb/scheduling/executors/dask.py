@@ -31,6 +31,10 @@ _SHARED = (
     "with threads_per_worker above 1 other calls share the process of each worker; "
     "1 lets single calls be ended"
 )
+_AHEAD = (
+    "with n_ahead above 0 other calls wait at each worker and would be lost with it; "
+    "0 lets single calls be ended"
+)
 
 
 class DaskBackend(RemoteBackend):
@@ -45,6 +49,7 @@ class DaskBackend(RemoteBackend):
         *,
         threads_per_worker: int = 1,
         memory_limit: Any = 0,
+        n_ahead: int = 0,
         connect_timeout: float = 10.0,
         no_workers_after: float = 10.0,
     ) -> None:
@@ -56,6 +61,7 @@ class DaskBackend(RemoteBackend):
             n_workers: of our own cluster; None: as many as this process may use CPUs.
             threads_per_worker: of our own cluster.
             memory_limit: of each worker of our own cluster, as Dask takes it; 0: none.
+            n_ahead: how many calls to hand over for each worker besides those that run.
             connect_timeout: seconds after which nobody is expected at an address any more.
             no_workers_after: seconds without workers after which `on_no_workers` is emitted.
 
@@ -73,6 +79,9 @@ class DaskBackend(RemoteBackend):
             self.cannot_end = _NOT_OURS
         elif self._n_threads > 1:
             self.cannot_end = _SHARED
+        elif n_ahead:
+            self.cannot_end = _AHEAD
+        self.n_ahead = _checked_ahead(n_ahead)
         super().__init__(options=self._told(), no_workers_after_s=no_workers_after)
 
     def _told(self) -> dict[str, Any]:
@@ -110,6 +119,7 @@ class _LocalConnection(DaskConnection):
             self._local.close(at_once=True)
             raise
         super().__init__(client, news, pid_of=self._pid_of_address)
+        self._local.on_worker_change(news.changed)
 
     def _pid_of_address(self, address: str) -> int | None:
         return self._local.pid(self._names.get(address, ""))
@@ -141,6 +151,12 @@ class _LocalConnection(DaskConnection):
 
 def _is_client(thing: Any) -> bool:
     return isinstance(thing, distributed().Client)
+
+
+def _checked_ahead(n_ahead: int) -> int:
+    if isinstance(n_ahead, bool) or not isinstance(n_ahead, int) or n_ahead < 0:
+        raise ValueError(f"n_ahead={n_ahead!r} must be a whole number of calls, 0 or more.")
+    return n_ahead
 
 
 def _checked(theirs: Any, n_workers: int | None) -> Any:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,19 @@ class LocalDask:
             self._n_started += 1
             name = f"worker-{self._n_started}"
             self._processes[name] = _Worker(name, self._folder.name, self._settings(name))
+
+    def on_worker_change(self, tell: Callable[[], None]) -> None:
+        """Have something called, in the scheduler's thread, when a worker has come or gone."""
+        from distributed.diagnostics.plugin import SchedulerPlugin
+
+        class Watcher(SchedulerPlugin):  # type: ignore[misc]  # its base is not looked into
+            def add_worker(self, *_: Any, **__: Any) -> None:
+                tell()
+
+            def remove_worker(self, *_: Any, **__: Any) -> None:
+                tell()
+
+        self.cluster.scheduler.add_plugin(Watcher(), name="amltk_nb")
 
     def seen(self, names: set[str]) -> None:
         """Note which workers have made it to the cluster."""

@@ -10,25 +10,24 @@ import math
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import CancelledError
 from typing import Any
 
-from amltk_nb.errors import BackendLostError, BackendStartError, CannotEndError, WorkerDiedError
+from amltk_nb.errors import BackendLostError, BackendStartError
 from amltk_nb.scheduling.executors.batch_jobs import BatchJobs
 from amltk_nb.scheduling.executors.batch_order import BatchOrder
+from amltk_nb.scheduling.executors.dask_connection import DaskConnection, connected_client
 from amltk_nb.scheduling.executors.remote import (
     Connection,
-    Done,
     Handle,
     News,
     RemoteBackend,
     RemoteWorker,
 )
-from amltk_nb.scheduling.remote_call import Portable, run_call
+from amltk_nb.scheduling.remote_call import Portable
 
 __all__ = ["JobQueueBackend"]
 
-_KILL_S = 10.0  # until the nanny beside a worker has ended it
+_SEEN_S = 5.0  # for Dask's scheduler to notice that a worker was killed
 
 
 class JobQueueBackend(RemoteBackend):
@@ -43,7 +42,7 @@ class JobQueueBackend(RemoteBackend):
         submit_command: str | None = None,
         cancel_command: str | None = None,
         start_timeout: float | None = None,
-        no_workers_after_s: float = 10.0,
+        no_workers_after: float = 10.0,
         **options: Any,
     ) -> None:
         """Check what is wanted; see `Scheduler.with_slurm`."""
@@ -57,7 +56,7 @@ class JobQueueBackend(RemoteBackend):
         )
         self.start_timeout_s = _checked_timeout(start_timeout, self.order.verb)
         super().__init__(
-            options=_shown(n_workers, adaptive, options), no_workers_after_s=no_workers_after_s
+            options=_shown(n_workers, adaptive, options), no_workers_after_s=no_workers_after
         )
         self.name = self.order.system.cluster
         self.cannot_end = None
@@ -70,8 +69,8 @@ class JobQueueBackend(RemoteBackend):
 
     def job_script(self) -> str:
         """Return the text that is submitted for each job."""
-        cluster = self._jobs.cluster if self._jobs is not None else None
-        return str(cluster.job_script()) if cluster is not None else self.order.job_script()
+        address = self._jobs.address() if self._jobs is not None else None
+        return self.order.job_script(address)
 
     def connect(self, news: News) -> Connection:
         """Submit the jobs; their workers come when the batch system lets them."""
@@ -86,51 +85,29 @@ class JobQueueBackend(RemoteBackend):
                 f"{self.order.verb}() could not start Dask's scheduler on this machine: {error}. "
                 "Check interface= and scheduler_options= (host, port)."
             ) from error
-        return _JobQueueConnection(self._jobs, start_timeout_s=self.start_timeout_s)
+        return _JobQueueConnection(self._jobs, news, start_timeout_s=self.start_timeout_s)
 
 
-class _JobQueueConnection(Connection):
-    """The workers of the jobs, through Dask."""
+class _JobQueueConnection(DaskConnection):
+    """The workers of the jobs; Dask's scheduler is in this process, and so can be looked at."""
 
-    def __init__(self, jobs: BatchJobs, *, start_timeout_s: float | None) -> None:
-        from distributed import Client
-
+    def __init__(self, jobs: BatchJobs, news: News, *, start_timeout_s: float | None) -> None:
+        client = connected_client(jobs.cluster, timeout_s=10)
+        super().__init__(client, news)
         self._jobs = jobs
         self._scheduler = jobs.cluster.scheduler
-        self._client = Client(jobs.cluster, set_as_default=False)
-        self._run = Portable(_run_on_dask)
         self._end_worker = Portable(_end_worker)
-        self._futures: dict[Handle, Any] = {}  # kept: Dask forgets what nobody holds
-        self._gives_up_at = None if start_timeout_s is None else time.monotonic() + start_timeout_s
         self._start_timeout_s = start_timeout_s
-
-    def submit(self, packed: bytes, done: Done) -> Handle:
-        future = self._client.submit(self._run, packed, pure=False, retries=0)
-        key: str = future.key
-        self._futures[key] = future
-        future.add_done_callback(lambda ended: self._done(key, ended, done))
-        return key
-
-    def _done(self, key: str, future: Any, done: Done) -> None:
-        self._futures.pop(key, None)
-        done(_answer(future))
+        self._began_at = time.monotonic()
+        self._scheduler.add_plugin(_bell(news), name="amltk_nb")
 
     def workers(self) -> Sequence[RemoteWorker]:
-        there = [
-            RemoteWorker(
-                name=str(worker.name),
-                n_slots=worker.nthreads,
-                where=worker.address,
-                running=tuple(worker.processing_keys()),
-            )
-            for worker in self._present()
-        ]
-        self._jobs.watch([worker.name for worker in there])
+        """Replace jobs that are lost, and say who is there."""
+        there = super().workers()
+        names = [str(worker.name) for worker in list(self._scheduler.workers.values())]
+        self._jobs.watch(names)
         self._mind_the_start(bool(there))
         return [*there, *self._to_come(len(there))]
-
-    def _present(self) -> list[Any]:
-        return [_Seen(worker) for worker in list(self._scheduler.workers.values())]
 
     def _to_come(self, n_there: int) -> list[RemoteWorker]:
         """Those an adaptive cluster would start: it does so only when it has been given calls."""
@@ -139,68 +116,49 @@ class _JobQueueConnection(Connection):
         return [RemoteWorker(name=f"to-come-{n}") for n in range(n_to_come)]
 
     def _mind_the_start(self, anybody: bool) -> None:
+        limit_s = self._start_timeout_s
         if anybody or self._jobs.order.adaptive:
-            self._gives_up_at = None
-        elif self._gives_up_at is not None and time.monotonic() >= self._gives_up_at:
-            raise BackendLostError(self._jobs.why_nobody_came(self._start_timeout_s or 0.0))
+            self._start_timeout_s = None
+        elif limit_s is not None and time.monotonic() >= self._began_at + limit_s:
+            raise BackendLostError(self._jobs.why_nobody_came(limit_s))
 
     def n_jobs_waiting(self) -> int:
+        """Count the jobs in the batch queue."""
         return self._jobs.n_waiting()
 
-    def drop(self, handle: Handle) -> None:
-        future = self._futures.pop(handle, None)
-        if future is not None:
-            future.cancel()
+    def _kill_by_itself(self, worker: str, handle: Handle) -> bool:
+        """Wait besides until Dask has seen it, so that no other call is sent into this end."""
+        state = self._scheduler.workers.get(worker)
+        killed = super()._kill_by_itself(worker, handle)
+        if killed and state is not None:
+            deadline, pause = time.monotonic() + _SEEN_S, threading.Event()
+            while self._scheduler.workers.get(worker) is state and time.monotonic() < deadline:
+                pause.wait(0.01)
+        return killed
 
-    def kill(self, handle: Handle) -> None:
-        """End the process of the worker that runs it; the nanny beside it starts another one.
-
-        It runs one call at a time, so nobody else's ends. Cancelled first, the call would leave
-        a worker that looks free, and the next call would be sent into its end.
-        """
-        worker = next((w for w in self._present() if handle in w.processing_keys()), None)
-        if worker is None:
-            self.drop(handle)  # not begun, or over
-            return
-        if worker.nthreads > 1:
-            raise CannotEndError(
-                f"the worker {worker.name} runs several calls at a time, and they would end too"
-            )
-        self._client.run(self._end_worker, workers=[worker.address], nanny=True)
-        deadline, pause = time.monotonic() + _KILL_S, threading.Event()
-        while worker.is_there(self._scheduler) and time.monotonic() < deadline:
-            pause.wait(0.01)
+    def _kill_from_outside(self, worker: str) -> bool:
+        """Have the nanny do it: a process of its own beside each worker, on the same machine."""
+        self.client.run(self._end_worker, workers=[worker], nanny=True)
+        return True
 
     def disconnect(self, running: Collection[Handle]) -> None:
-        busy = [w for w in self._present() if set(running) & set(w.processing_keys())]
+        """End what runs, then take the jobs back: the batch system itself may let them linger."""
         try:
-            if busy:
-                addresses = [worker.address for worker in busy]
-                self._client.run(self._end_worker, workers=addresses, nanny=True, on_error="ignore")
-            self._client.close(timeout=_KILL_S)
+            for handle in running:
+                self.kill(handle)
+            super().disconnect(running)
         finally:
             self._jobs.close()
 
 
-class _Seen:
-    """A worker as Dask's scheduler has it, which another thread changes meanwhile."""
+def _bell(news: News) -> Any:
+    """Make a plugin of Dask's scheduler that rings when a worker comes or goes."""
+    from distributed.diagnostics.plugin import SchedulerPlugin
 
-    def __init__(self, state: Any) -> None:
-        self._state = state
-        self.name, self.address, self.nthreads = str(state.name), state.address, state.nthreads
+    def ring(*_: Any, **__: Any) -> None:
+        news.changed()
 
-    def processing_keys(self) -> list[str]:
-        return [task.key for task in list(self._state.processing)]
-
-    def is_there(self, scheduler: Any) -> bool:
-        """Whether it is this very process; another one at the same address is a new worker."""
-        return scheduler.workers.get(self.address) is self._state
-
-
-def _run_on_dask(packed: bytes) -> bytes:
-    from distributed import get_worker
-
-    return run_call(packed, str(get_worker().name))
+    return type("Bell", (SchedulerPlugin,), {"add_worker": ring, "remove_worker": ring})()
 
 
 def _end_worker(dask_worker: Any) -> None:
@@ -209,30 +167,10 @@ def _end_worker(dask_worker: Any) -> None:
 
     try:
         worker = psutil.Process(dask_worker.pid)
-        for process in [worker, *worker.children(recursive=True)]:
+        for process in [*worker.children(recursive=True), worker]:
             process.kill()
     except psutil.NoSuchProcess:
         pass
-
-
-def _answer(future: Any) -> bytes | BaseException:
-    from distributed.scheduler import KilledWorker
-
-    if future.cancelled():
-        return CancelledError()
-    try:
-        answer: bytes = future.result()
-    except KilledWorker as error:
-        died = WorkerDiedError(
-            f"The worker {error.last_worker.name} died while it ran this call: its job was "
-            "cancelled, its time or memory was over, or the call crashed it. Ask for more "
-            "(walltime=, memory=), and see what the job said in its log (log_directory=)."
-        )
-        died.__cause__ = error
-        return died
-    except BaseException as error:
-        return error
-    return answer
 
 
 def _shown(n_workers: int, adaptive: bool, options: Mapping[str, Any]) -> dict[str, Any]:

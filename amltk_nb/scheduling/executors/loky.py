@@ -7,8 +7,10 @@ for good, so a new one takes its place: the calls that were under way fail, the 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
+import signal
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import BrokenExecutor, Future
@@ -69,8 +71,8 @@ class LokyBackend(RemoteBackend):
         self._given = {
             "timeout": timeout,
             "context": context,
-            "initializer": initializer,
-            "initargs": initargs,
+            "initializer": Portable(_begin_worker),
+            "initargs": (initializer, initargs),
             "env": env,
         }
 
@@ -116,6 +118,16 @@ class _LokyConnection(Connection):
 
     def disconnect(self, running: Collection[Handle]) -> None:
         self._executor.shutdown(wait=True, kill_workers=bool(running))
+
+
+def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    # The ■ button interrupts the whole process group of the kernel.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Else processes that a call starts the standard way are told of a way named "loky", which
+    # they do not know.
+    multiprocessing.set_start_method(None, force=True)
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def _run_in_worker(packed: bytes) -> bytes:

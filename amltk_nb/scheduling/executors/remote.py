@@ -123,6 +123,9 @@ class RemoteBackend(Backend):
 
     reports_start: ClassVar[bool] = False  # whether RUNNING is more than "handed over"
     poll_s: float = 1.0  # how often workers are asked for
+    # How many more calls to hand over for each worker: it need not wait for the next one, which
+    # then may wait behind a long one, and cannot be cancelled like one that is still here.
+    n_ahead: int = 0
 
     def __init__(self, *, options: Mapping[str, Any], no_workers_after_s: float = 10.0) -> None:
         """Prepare; nothing is started.
@@ -195,6 +198,16 @@ class RemoteBackend(Backend):
         if session is not None:
             session.close(end_running=end_running)
             self._session = None
+
+    def restart(self) -> None:
+        """Say that workers stay as they are: most engines would run calls again elsewhere."""
+        if self._session is not None:
+            self._session.log(
+                "warning",
+                f"workers of {self.name} are not replaced during a run. To have edited modules "
+                "imported anew, end the run and start it again; workers that you started "
+                "yourself, start anew yourself.",
+            )
 
     def workers(self) -> tuple[WorkerRecord, ...]:
         """Show the workers as the engine told of them last."""

@@ -20,6 +20,7 @@ from amltk_nb.errors import (
     AmltkError,
     BackendError,
     BackendLostError,
+    BackendStartError,
     CannotEndError,
     WorkerDiedError,
 )
@@ -83,7 +84,8 @@ class Session:
 
     def slots(self) -> int:
         """Count the workers that have nothing of ours."""
-        return 0 if self._over else max(0, self.n_slots - len(self._flights))
+        n_most = self.n_slots * (1 + self._backend.n_ahead)
+        return 0 if self._over else max(0, n_most - len(self._flights))
 
     def start(self, call: Call) -> None:
         """Have a call submitted."""
@@ -242,9 +244,8 @@ class Session:
                 connection.drop(flight.handle)
         except Exception as error:
             flight.ending = False  # it goes on, so its own end is what will be told
-            if not isinstance(error, CannotEndError):
-                text = f"call {flight.call.id} could not be ended: {error!r}"
-                self.log("error", text)
+            why = error if isinstance(error, CannotEndError) else repr(error)
+            self.log("warning", f"call {flight.call.id} could not be ended and goes on: {why}")
             return
         self._answered_after_look(flight, CancelledError())
 
@@ -382,7 +383,7 @@ def _explained(error: BaseException, name: str) -> BaseException:
     """Say of whatever a library raised at its start what it means here."""
     if isinstance(error, AmltkError) or not isinstance(error, Exception):
         return error
-    explained = BackendError(
+    explained = BackendStartError(
         f"{name} could not be started: {type(error).__name__}: {error}. Nothing has run; see the "
         "cause above, then start the scheduler again."
     )
