@@ -58,6 +58,8 @@ OWN = "plugins/test_own_plugins.py"
 PROCESS = "executors/test_process.py"
 CONTRACT = "executors/test_contract.py"
 LOKY = "executors/test_loky.py"
+RAY = "executors/test_ray.py"
+IPYPARALLEL = "clusters/test_ipyparallel.py"
 DASK = "executors/test_dask.py"
 REMOTE = "executors/test_remote.py"
 SCRIPTS = "guides/test_scripts.py"
@@ -225,7 +227,21 @@ _SCHEDULER = (
         *_in(DASK, "all_workers_gone_and_the_scheduler_too"),
     ),
     _absent("`with_dask_jobqueue`", "Left out: each cluster has a constructor of its own."),
-    _absent("`with_ray`", "Not yet."),
+    _shown(
+        "`with_ray`",
+        "Tasks of the Ray of this process, of one at an address, or of one of its own.",
+        f"{RAY}::TestRay::test_a_dead_worker_costs_its_call_only_and_nothing_runs_twice",
+        f"{RAY}::TestRay::test_what_is_ended_runs_no_more_with_what_it_started",
+        *_in(RAY, "one_of_our_own_is_shared_and_shut_down_by_the_last"),
+        *_in(RAY, "a_ray_that_is_gone_ends_the_run_and_not_the_kernel"),
+        *_in(RAY, "a_wrong_address_is_an_error_within_seconds"),
+    ),
+    _shown(
+        "`with_ipyparallel`",
+        "Engines of a client or profile of yours, or engines of its own.",
+        f"{IPYPARALLEL}::TestUsersEngines::test_a_dead_engine_is_an_error_and_not_waited_for",
+        *_in(IPYPARALLEL, "engines_of_our_own_from_start_to_end"),
+    ),
     _absent("Airflow", "Not yet."),
     _shown(
         "`run`",

@@ -28,7 +28,12 @@ from tests.executors.contract import (
 )
 from tests.executors.driver import survivors
 
-pytestmark = pytest.mark.timeout(120)  # engines take seconds to start, more on a busy machine
+pytestmark = [
+    pytest.mark.timeout(120),  # engines take seconds to start, more on a busy machine
+    pytest.mark.skipif(
+        not os.environ.get("AMLTK_NB_WHOLE_CONTRACT"), reason="a part of make test-clusters"
+    ),
+]
 
 
 @pytest.fixture(scope="class")
