@@ -38,6 +38,8 @@ def _in(file: str, *names: str) -> tuple[str, ...]:
 
 
 EVENTS = "test_events.py"
+SLURM = "clusters/test_slurm.py"
+JOB_SCRIPT = "clusters/test_job_script.py"
 RUN = "scheduling/test_run.py"
 SCHEDULER = "scheduling/test_scheduler.py"
 TASK = "scheduling/test_task.py"
@@ -207,10 +209,33 @@ _SCHEDULER = (
         *_in(LOKY, "it_is_an_executor_of_its_own", "its_options_and_what_it_says_of_itself"),
         f"{LOKY}::TestLoky::test_a_dead_worker_costs_the_calls_under_way_and_no_others",
     ),
-    _absent(
-        "`with_slurm`, `with_pbs`, `with_sge`, `with_oar`, `with_moab`, `with_lsf`, "
-        "`with_htcondor`",
-        "Not yet; an executor of Dask can be passed to `Scheduler`.",
+    _shown(
+        "`with_slurm`",
+        "Workers are jobs of Slurm; refusals say why, lost jobs are replaced, none is left behind.",
+        *_in(SLURM, "calls_run_in_jobs_and_nothing_is_left", "nobody_comes_in_time"),
+        *_in(SLURM, "a_refused_submission_says_what_slurm_answered"),
+        *_in(SLURM, "a_job_that_is_cancelled_from_outside_is_replaced"),
+        *_in(SLURM, "a_job_that_is_cancelled_in_the_queue_is_replaced"),
+        *_in(SLURM, "jobs_that_end_at_once_end_the_run_with_a_reason"),
+        *_in(SLURM, "flags_of_the_submit_command_reach_slurm"),
+        *_in(SLURM, "adaptive_workers_come_with_the_work"),
+    ),
+    _shown(
+        "`with_pbs`, `with_lsf`, `with_moab`",
+        "The same; shown with stand-ins for the commands of these systems, over a real Slurm.",
+        *_in("clusters/test_standins.py", "submit_run_lose_one_and_close", "a_refusal_is_told"),
+        *_in(JOB_SCRIPT, "the_script_of", "the_queue_of"),
+    ),
+    _shown(
+        "`with_sge`, `with_htcondor`, `with_oar`",
+        "The same; only the texts that they submit are shown by tests.",
+        *_in(JOB_SCRIPT, "the_script_of", "the_script_of_htcondor", "the_queue_of"),
+    ),
+    _shown(
+        "`job_script`",
+        "The text that is submitted, before and during a run.",
+        *_in(JOB_SCRIPT, "the_script_of", "what_is_forwarded_is_kept"),
+        *_in(JOB_SCRIPT, "a_scheduler_without_jobs_has_no_script"),
     ),
     _shown(
         "`with_dask`",

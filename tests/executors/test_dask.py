@@ -357,3 +357,20 @@ async def test_all_workers_gone_and_the_scheduler_too(tmp_path: Path, gate: Gate
         assert isinstance(state.exception, BackendLostError)
         assert queued.cancelled()
         assert gate.n_arrived == 1
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "tcp://127.0.0.1", "127.0.0.1:http"])
+async def test_what_is_no_address_is_said_at_once(wrong: str):
+    scheduler = Scheduler.with_dask(wrong, connect_timeout=LONG_S)
+    state = await asyncio.wait_for(scheduler.start().over(), LONG_S / 2)
+    assert state == ExitCode.EXCEPTION
+    assert "an address is written like tcp://127.0.0.1:8786" in str(state.exception)
+
+
+async def test_stopping_while_nobody_answers_does_not_wait_for_the_time_to_connect():
+    scheduler = Scheduler.with_dask(f"tcp://127.0.0.1:{free_port()}", connect_timeout=600)
+    run = scheduler.start()
+    waiting = scheduler.submit(square, 2)
+    run.stop()
+    assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.STOPPED
+    assert waiting.cancelled()

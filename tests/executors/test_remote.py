@@ -393,9 +393,15 @@ def test_a_passing_fault_in_asking_for_workers_changes_nothing(
     (call,) = handed_over(driver, engine, 1)
     engine.wrong_with_workers = TimeoutError("slow")
     driver.wait_for(lambda: driver.log_texts("warning") != [])
+    for _ in range(3):
+        engine.news.changed()
     engine.run(0)
     assert driver.value(call) == 1
     assert driver.lost_errors == []
+    assert len(driver.log_texts("warning")) == 1
+    engine.wrong_with_workers = None
+    engine.there.append(RemoteWorker("w3"))
+    driver.wait_for(lambda: backend.n_workers == 3)
 
 
 def test_nobody_there_is_told_again_and_again_with_the_time():

@@ -96,7 +96,9 @@ class DaskBackend(RemoteBackend):
         if self._theirs is None:
             return _LocalConnection(self._n_wanted, self._n_threads, self._memory_limit, news)
         if not _is_client(self._theirs):
-            client = connected_client(self._theirs, timeout_s=self._connect_timeout_s)
+            client = connected_client(
+                self._theirs, timeout_s=self._connect_timeout_s, closing=news.closing
+            )
             return DaskConnection(client, news)
         if self._theirs.status != "running":
             raise BackendStartError(

@@ -62,6 +62,7 @@ class Session:
         self._answers: SimpleQueue[tuple[_Flight, bytes | BaseException] | None] = SimpleQueue()
         self._workers: tuple[RemoteWorker, ...] = ()
         self._told_no_workers_at = 0.0
+        self._can_see = True
         self._idle = threading.Condition(self._lock)  # told when no call is under way any more
         self._error: BaseException | None = None  # why nothing can run any more
         self._over = False  # lost or closed: nothing is handed over any more
@@ -266,8 +267,11 @@ class Session:
             self.lost(error)
             return
         except Exception as error:
-            self.log("warning", f"its workers cannot be seen now: {error!r}")
+            if self._can_see:  # said once for as long as it lasts
+                self.log("warning", f"its workers cannot be seen now: {error!r}")
+            self._can_see = False
             return
+        self._can_see = True
         with self._lock:
             if self._over:
                 return
