@@ -4,6 +4,7 @@
 # make bench compares it with its peers and writes docs/performance.md.
 # The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-pythons,
 # test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
+# make test-clusters runs the whole contract over a real Slurm; make test runs a part of it.
 # make screenshots renews the pictures in docs/_static, make notebooks the outputs in notebooks/; both are committed.
 
 PYTHON ?= python3
@@ -32,7 +33,7 @@ printf '== %s %s in %d s\n' '$@' "$$word" "$$(($$(date +%s) - began))"; test $$w
 endef
 
 .PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks notebooks test-pythons test-browser \
-        docs test-binder chromium bench clean
+        docs test-binder test-clusters chromium bench clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -79,6 +80,9 @@ test: test-fast test-js test-kernels test-notebooks test-pythons test-browser do
 test-fast: $(VENV)/.dev
 	$(call stage,$(call limit,600) $(PY) -m pytest tests --ignore=tests/kernels --ignore=tests/browser --ignore=tests/binder \
 	    --ignore=tests/notebooks $(ARGS))
+
+test-clusters: $(VENV)/.dev
+	$(call stage,AMLTK_NB_WHOLE_CONTRACT=1 $(call limit,600) $(PY) -m pytest tests/clusters $(ARGS))
 
 test-js: $(JS)/node_modules/.package-lock.json
 	$(call stage,$(NPM) test)

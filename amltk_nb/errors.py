@@ -22,6 +22,9 @@ standard error that callers already catch::
     │   ├── CommClosedError       (EOFError)            the other side is gone
     │   ├── CommRequestError                            the callback asked by a request failed
     │   └── CommTimeoutError      (TimeoutError)        nobody answered in time
+    ├── BackendError              (ConnectionError)     an engine elsewhere does not do its part
+    │   ├── BackendStartError                           it cannot be started, found or reached
+    │   └── BackendLostError                            it was there, and is gone
     └── WorkerDiedError           (BrokenProcessPool)   the process that ran the call is gone
         └── WorkerStartError                            workers cannot start at all
 """
@@ -33,6 +36,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 __all__ = [
     "AmltkError",
+    "BackendError",
+    "BackendLostError",
+    "BackendStartError",
     "BatchError",
     "CallNotFoundError",
     "CannotEndError",
@@ -133,6 +139,18 @@ class CommRequestError(CommError):
 
 class CommTimeoutError(CommError, TimeoutError):
     """Nobody answered, or said anything, within the time that a call was ready to wait."""
+
+
+class BackendError(AmltkError, ConnectionError):
+    """What runs the calls elsewhere (Dask, Ray, a batch system) does not do its part."""
+
+
+class BackendStartError(BackendError):
+    """It cannot be started, found or reached: a wrong address, a refused submission."""
+
+
+class BackendLostError(BackendError):
+    """It was there and is gone, so nothing can run any more; the run ends."""
 
 
 class WorkerDiedError(AmltkError, BrokenProcessPool):

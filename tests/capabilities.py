@@ -38,6 +38,8 @@ def _in(file: str, *names: str) -> tuple[str, ...]:
 
 
 EVENTS = "test_events.py"
+SLURM = "clusters/test_slurm.py"
+JOB_SCRIPT = "clusters/test_job_script.py"
 RUN = "scheduling/test_run.py"
 SCHEDULER = "scheduling/test_scheduler.py"
 TASK = "scheduling/test_task.py"
@@ -57,6 +59,11 @@ RESOURCES = "plugins/test_resources.py"
 OWN = "plugins/test_own_plugins.py"
 PROCESS = "executors/test_process.py"
 CONTRACT = "executors/test_contract.py"
+LOKY = "executors/test_loky.py"
+RAY = "executors/test_ray.py"
+IPYPARALLEL = "clusters/test_ipyparallel.py"
+DASK = "executors/test_dask.py"
+REMOTE = "executors/test_remote.py"
 SCRIPTS = "guides/test_scripts.py"
 TASK_SCRIPTS = "guides/test_task_scripts.py"
 
@@ -196,15 +203,70 @@ _SCHEDULER = (
         *_in("executors/test_local.py", "a_sequential_executor_by_itself"),
         *_in(SCHEDULER, "a_sequential_executor_is_known_as_such"),
     ),
-    _absent("`with_loky`", "Not yet; a loky executor can be passed to `Scheduler`."),
-    _absent(
-        "`with_slurm`, `with_pbs`, `with_sge`, `with_oar`, `with_moab`, `with_lsf`, "
-        "`with_htcondor`",
-        "Not yet; an executor of Dask can be passed to `Scheduler`.",
+    _shown(
+        "`with_loky`",
+        "Processes of loky, from an executor of its own that heals when a worker died.",
+        *_in(LOKY, "it_is_an_executor_of_its_own", "its_options_and_what_it_says_of_itself"),
+        f"{LOKY}::TestLoky::test_a_dead_worker_costs_the_calls_under_way_and_no_others",
     ),
-    _absent("`with_dask`", "Not yet; `client.get_executor()` can be passed to `Scheduler`."),
+    _shown(
+        "`with_slurm`",
+        "Workers are jobs of Slurm; refusals say why, lost jobs are replaced, none is left behind.",
+        *_in(SLURM, "calls_run_in_jobs_and_nothing_is_left", "nobody_comes_in_time"),
+        *_in(SLURM, "a_refused_submission_says_what_slurm_answered"),
+        *_in(SLURM, "a_job_that_is_cancelled_from_outside_is_replaced"),
+        *_in(SLURM, "a_job_that_is_cancelled_in_the_queue_is_replaced"),
+        *_in(SLURM, "jobs_that_end_at_once_end_the_run_with_a_reason"),
+        *_in(SLURM, "flags_of_the_submit_command_reach_slurm"),
+        *_in(SLURM, "adaptive_workers_come_with_the_work"),
+    ),
+    _shown(
+        "`with_pbs`, `with_lsf`, `with_moab`",
+        "The same; shown with stand-ins for the commands of these systems, over a real Slurm.",
+        *_in("clusters/test_standins.py", "submit_run_lose_one_and_close", "a_refusal_is_told"),
+        *_in(JOB_SCRIPT, "the_script_of", "the_queue_of"),
+    ),
+    _shown(
+        "`with_sge`, `with_htcondor`, `with_oar`",
+        "The same; only the texts that they submit are shown by tests.",
+        *_in(JOB_SCRIPT, "the_script_of", "the_script_of_htcondor", "the_queue_of"),
+    ),
+    _shown(
+        "`job_script`",
+        "The text that is submitted, before and during a run.",
+        *_in(JOB_SCRIPT, "the_script_of", "what_is_forwarded_is_kept"),
+        *_in(JOB_SCRIPT, "a_scheduler_without_jobs_has_no_script"),
+    ),
+    _shown(
+        "`with_dask`",
+        "A Dask cluster of its own, one at an address, or a client that stays yours.",
+        f"{DASK}::TestDaskOfOurOwn::test_a_dead_worker_costs_its_call_and_is_replaced",
+        f"{DASK}::TestDaskFromTheCommandLine::test_equal_calls_all_run",
+        *_in(DASK, "a_client_of_yours_stays_open", "an_asynchronous_client_is_refused"),
+        *_in(DASK, "a_worker_without_this_package_runs_calls", "nobody_at_the_address"),
+    ),
+    _shown(
+        "`on_no_workers`",
+        "Nobody is there to run calls: told with the seconds, again and again.",
+        *_in(REMOTE, "nobody_there_is_told_again_and_again_with_the_time"),
+        *_in(DASK, "all_workers_gone_and_the_scheduler_too"),
+    ),
     _absent("`with_dask_jobqueue`", "Left out: each cluster has a constructor of its own."),
-    _absent("`with_ray`", "Not yet."),
+    _shown(
+        "`with_ray`",
+        "Tasks of the Ray of this process, of one at an address, or of one of its own.",
+        f"{RAY}::TestRay::test_a_dead_worker_costs_its_call_only_and_nothing_runs_twice",
+        f"{RAY}::TestRay::test_what_is_ended_runs_no_more_with_what_it_started",
+        *_in(RAY, "one_of_our_own_is_shared_and_shut_down_by_the_last"),
+        *_in(RAY, "a_ray_that_is_gone_ends_the_run_and_not_the_kernel"),
+        *_in(RAY, "a_wrong_address_is_an_error_within_seconds"),
+    ),
+    _shown(
+        "`with_ipyparallel`",
+        "Engines of a client or profile of yours, or engines of its own.",
+        f"{IPYPARALLEL}::TestUsersEngines::test_a_dead_engine_is_an_error_and_not_waited_for",
+        *_in(IPYPARALLEL, "engines_of_our_own_from_start_to_end"),
+    ),
     _absent("Airflow", "Not yet."),
     _shown(
         "`run`",

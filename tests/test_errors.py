@@ -15,6 +15,7 @@ STANDARD = {
     "ValueError": ValueError,
     "RuntimeError": RuntimeError,
     "EOFError": EOFError,
+    "ConnectionError": ConnectionError,
     "TimeoutError": TimeoutError,
     "KeyError": KeyError,
     "ImportError": ImportError,

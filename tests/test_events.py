@@ -155,7 +155,7 @@ def test_the_type_checker_finds_callbacks_that_do_not_fit(tmp_path: Path) -> Non
 def test_the_tables_have_their_events_in_the_order_in_which_they_are_shown() -> None:
     assert " ".join(spec.name for spec in SCHEDULER_EVENTS) == (
         "on_start on_finishing on_finished on_stop on_timeout on_empty on_future_submitted "
-        "on_future_done on_future_cancelled on_future_exception on_future_result"
+        "on_future_done on_future_cancelled on_future_exception on_future_result on_no_workers"
     )
     assert " ".join(spec.constant for spec in TASK_EVENTS) == (
         "SUBMITTED DONE RESULT RETURNED EXCEPTION CANCELLED F_RETURNED F_EXCEPTION F_CANCELLED"

@@ -19,6 +19,7 @@ Of a scheduler:
     FUTURE_CANCELLED  on_future_cancelled  (future)             scheduler-future-cancelled
     FUTURE_EXCEPTION  on_future_exception  (future, exception)
     FUTURE_RESULT     on_future_result     (future, result)
+    NO_WORKERS        on_no_workers        (seconds)
     ================  ===================  ===================  ==========================
 
 Of a task:

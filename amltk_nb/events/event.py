@@ -95,6 +95,7 @@ class EventSpec:
     payload: str = "()"  # what callbacks may take: "(future, result)"
     aliases: tuple[str, ...] = ()
     keep: Literal["first", "last"] = "last"  # which end is passed to callbacks that take fewer
+    is_rare: bool = False  # not shown in the views before it is emitted or has callbacks
 
     def __post_init__(self) -> None:
         if not (self.payload.startswith("(") and self.payload.endswith(")")):
@@ -120,12 +121,17 @@ class EventSpec:
 
 
 def _spec(
-    constant: str, name: str, payload: str, *older: str, keep: Literal["first", "last"] = "last"
+    constant: str,
+    name: str,
+    payload: str,
+    *older: str,
+    keep: Literal["first", "last"] = "last",
+    is_rare: bool = False,
 ) -> EventSpec:
     short = name.removeprefix("on_")
     spelled = (name.replace("_", "-"), name.replace("-", "_"), short, short.replace("_", "-"))
     aliases = tuple(dict.fromkeys(alias for alias in (*spelled, *older) if alias != name))
-    return EventSpec(constant, name, payload, aliases, keep)
+    return EventSpec(constant, name, payload, aliases, keep, is_rare)
 
 
 SCHEDULER_EVENTS: Final = (
@@ -140,6 +146,7 @@ SCHEDULER_EVENTS: Final = (
     _spec("FUTURE_CANCELLED", "on_future_cancelled", "(future)", "scheduler-future-cancelled"),
     _spec("FUTURE_EXCEPTION", "on_future_exception", "(future, exception)"),
     _spec("FUTURE_RESULT", "on_future_result", "(future, result)"),
+    _spec("NO_WORKERS", "on_no_workers", "(seconds)", is_rare=True),
 )
 TASK_EVENTS: Final = (
     _spec("SUBMITTED", "on_submitted", "(future, *args, **kwargs)", "task-submitted", keep="first"),

@@ -64,6 +64,7 @@ class SchedulerCore:
     FUTURE_CANCELLED: ClassVar[Event[...]] = Event("on_future_cancelled")
     FUTURE_EXCEPTION: ClassVar[Event[...]] = Event("on_future_exception")
     FUTURE_RESULT: ClassVar[Event[...]] = Event("on_future_result")
+    NO_WORKERS: ClassVar[Event[...]] = Event("on_no_workers")
 
     on_start: Subscriber[...]
     on_finishing: Subscriber[...]
@@ -76,6 +77,7 @@ class SchedulerCore:
     on_future_cancelled: Subscriber[...]
     on_future_exception: Subscriber[...]
     on_future_result: Subscriber[...]
+    on_no_workers: Subscriber[...]
 
     def __init__(
         self,

@@ -165,8 +165,10 @@ class Dispatcher:
         ready = self._ready
         batch: list[Call] = []
         # Half of an even share: the other workers, and this one's next batch, find work too.
-        fair = min(_BATCH_MAX, (self._n_ready - 1) // (2 * self._backend.n_workers))
-        n_most = max(1, fair) if self._batching else 1
+        n_most = 1
+        if self._batching:
+            fair = (self._n_ready - 1) // (2 * self._backend.n_workers)
+            n_most = max(1, min(_BATCH_MAX, fair))
         budget_s = _BATCH_WORK_S
         while len(batch) < n_most:
             call = ready[0]

@@ -80,6 +80,11 @@ class Faults:
         if mode != "continue":
             self.end_with(error, raised=mode == "raise")
 
+    def lost(self, error: BaseException) -> None:
+        """End the run, whatever the policy: nothing can run any more."""
+        raised = self._run.options.on_exception.decide(error) == "raise"
+        self.end_with(error, raised=raised)
+
     def cancelled(self, call: Call) -> None:
         """Do what `on_cancelled` says about a call that was cancelled by nobody here."""
         mode = self._run.options.on_cancelled

@@ -193,7 +193,13 @@ def _events(emitter: Emitter) -> tuple[EventRecord, ...]:
             ),
         )
         for event in cast("tuple[Any, ...]", emitter.events)
+        if counts[event] or emitter.handlers(event) or not _is_rare(emitter, event)
     )
+
+
+def _is_rare(emitter: Emitter, event: Any) -> bool:
+    spec = emitter.channel(event).spec
+    return spec is not None and spec.is_rare
 
 
 def task_record(task: Task[..., Any]) -> TaskRecord:

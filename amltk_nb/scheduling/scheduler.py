@@ -10,6 +10,8 @@ from amltk_nb import host
 from amltk_nb.errors import NoRunningLoopError, RunningLoopError, SchedulerRunningError
 from amltk_nb.scheduling.executors.base import open_backend
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
+from amltk_nb.scheduling.on_clusters import OnClusters
+from amltk_nb.scheduling.on_engines import OnEngines
 from amltk_nb.scheduling.options import RunOptions
 from amltk_nb.scheduling.run import Run
 from amltk_nb.scheduling.states import RunState
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Scheduler"]
 
 
-class Scheduler(Submitting):
+class Scheduler(OnClusters, OnEngines, Submitting):
     """Runs functions on workers and tells of what happens by events.
 
     Make one with `with_processes`, `with_threads` or `with_sequential`, or around any executor of
@@ -81,6 +83,94 @@ class Scheduler(Submitting):
             options: see `Scheduler`.
         """
         return cls(open_backend("sequential"), **options)
+
+    @classmethod
+    def with_loky(
+        cls,
+        max_workers: int | None = None,
+        *,
+        timeout: float | None = None,
+        context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        env: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Scheduler:
+        """Run calls in worker processes of loky, on this machine.
+
+        The executor is one of its own, opened anew for each run. Running calls can only be ended
+        all together (`stop(wait=False)`); when a worker dies, all calls under way fail.
+
+        Args:
+            max_workers: at least 1; None: the CPUs this process may use.
+            timeout: seconds after which an idle worker leaves; None: never.
+            context: how workers start; see loky.
+            initializer: run once in each new worker.
+            initargs: arguments for it.
+            env: environment variables for workers, besides those of this process.
+            options: see `Scheduler`.
+
+        Raises:
+            MissingExtraError: loky is not installed.
+        """
+        backend = open_backend(
+            "loky",
+            max_workers=max_workers,
+            timeout=timeout,
+            context=context,
+            initializer=initializer,
+            initargs=initargs,
+            env=env,
+        )
+        return cls(backend, **options)
+
+    @classmethod
+    def with_dask(
+        cls,
+        address_or_client: Any = None,
+        n_workers: int | None = None,
+        *,
+        threads_per_worker: int = 1,
+        memory_limit: Any = 0,
+        n_ahead: int = 0,
+        connect_timeout: float = 10.0,
+        no_workers_after: float = 10.0,
+        **options: Any,
+    ) -> Scheduler:
+        """Run calls on Dask: here, or wherever a Dask scheduler has workers.
+
+        On a cluster of its own a call runs at most once: a dead worker is a `WorkerDiedError`.
+        On yours Dask may run a call again when its worker died, unless its configuration says
+        `distributed.scheduler.allowed-failures: 0`; and a running call cannot be ended there.
+
+        Args:
+            address_or_client: "tcp://host:8786", a cluster object, or a `distributed.Client` that
+                stays yours; None: a cluster of its own on this machine, started for each run.
+            n_workers: of its own cluster; None: the CPUs this process may use.
+            threads_per_worker: of its own cluster; more than 1: running calls cannot be ended.
+            memory_limit: of each worker of its own cluster, as Dask takes it; 0: none.
+            n_ahead: how many calls to hand over for each worker besides those that run, so that
+                calls of a few milliseconds do not wait for the network. These count as running:
+                they cannot be cancelled, and may wait behind a long one.
+            connect_timeout: seconds to wait for somebody at the address.
+            no_workers_after: seconds without any worker after which `on_no_workers` is emitted.
+            options: see `Scheduler`.
+
+        Raises:
+            TypeError: an asynchronous client, or no client or address at all.
+            MissingExtraError: dask.distributed is not installed.
+        """
+        backend = open_backend(
+            "dask",
+            address_or_client=address_or_client,
+            n_workers=n_workers,
+            threads_per_worker=threads_per_worker,
+            memory_limit=memory_limit,
+            n_ahead=n_ahead,
+            connect_timeout=connect_timeout,
+            no_workers_after=no_workers_after,
+        )
+        return cls(backend, **options)
 
     # ---------------------------------------------------------------- running
 

@@ -111,9 +111,10 @@ class WorkerRecord:
     """One worker of the backend."""
 
     name: str
-    state: str  # "starting", "idle" or "busy"
+    state: str  # "starting", "idle", "busy", or "up" if nobody says which of the two
     pid: int | None = None
     call: int | None = None  # the id of the call it runs
+    where: str | None = None  # its machine or address, if that is not this machine's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,10 @@ class BackendRecord:
     options: Mapping[str, Any] = field(default_factory=dict)  # {"max_workers": 2}
     n_workers: int = 0
     cannot_end: str | None = None  # why a running call cannot be ended; None: it can
+    reports_start: bool = True  # False: "running" may mean handed over and not begun
+    waiting_for: str | None = None  # "workers of DaskExecutor", while nothing can run for that
+    waiting_since: float | None = None
+    n_jobs_waiting: int | None = None  # jobs in a batch queue; None: it has none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -194,6 +194,15 @@ class Traffic:
         self.dispatch.pump()
         self._scheduler.touch()
 
+    def lost(self, error: BaseException) -> None:
+        """End the run: nothing can run any more."""
+        self.inbox.put(lambda: self._run.faults.lost(error))
+
+    def no_workers(self, seconds: float) -> None:
+        """Emit that nobody has been there for so long."""
+        scheduler = self._scheduler
+        self.inbox.put(lambda: scheduler.emitter.emit(scheduler.NO_WORKERS, seconds))
+
     def log(self, source: str, level: str, text: str) -> None:
         """Add to the scheduler's log."""
         self._scheduler.log(source, level, text)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
@@ -93,6 +92,18 @@ class Gate:
         self._is_open.set()
 
 
+@asynccontextmanager
+async def open_gate() -> AsyncIterator[Gate]:
+    # A socket's path may have some hundred characters only, and pytest's are long.
+    with tempfile.TemporaryDirectory(prefix="amltk-nb-gate-", dir="/tmp") as folder:
+        gate = Gate(f"{folder}/gate")
+        server = await asyncio.start_unix_server(gate.came, gate.path)
+        yield gate
+        gate.open()
+        server.close()
+        await server.wait_closed()
+
+
 def own_threads() -> set[threading.Thread]:
     """The threads of ours that live; what ends beside the loop is joined first."""
     ours = [thread for thread in threading.enumerate() if thread.name.startswith("amltk")]
@@ -126,18 +137,11 @@ class Contract:
             yield scheduler
 
     @pytest.fixture
-    async def gate(self, tmp_path: Path) -> AsyncIterator[Gate]:
+    async def gate(self) -> AsyncIterator[Gate]:
         if not self.is_parallel:
             pytest.skip("its calls run on the loop itself, so nothing can happen meanwhile")
-        # A socket's path may have some hundred characters only, and pytest's are long.
-        path = f"/tmp/amltk-nb-gate-{os.getpid()}-{id(tmp_path)}"
-        gate = Gate(path)
-        server = await asyncio.start_unix_server(gate.came, path)
-        yield gate
-        gate.open()
-        server.close()
-        await server.wait_closed()
-        Path(path).unlink(missing_ok=True)
+        async with open_gate() as gate:
+            yield gate
 
     async def test_results_with_all_kinds_of_arguments(self, scheduler: Scheduler):
         run = scheduler.start(end_on_empty=True)

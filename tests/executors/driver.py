@@ -45,6 +45,8 @@ class Driver:
         self.returned_ids: list[int] = []
         self.logs: list[tuple[str, str, str]] = []
         self.threads: set[str] = set()  # who called `ended`
+        self.lost_errors: list[BaseException] = []
+        self.no_workers_s: list[float] = []
         self._n_calls = 0
         self._waiting: list[Call] = []
         self._lock = threading.RLock()
@@ -132,6 +134,16 @@ class Driver:
     def changed(self) -> None:
         with self._news:
             self._pump()
+            self._news.notify_all()
+
+    def lost(self, error: BaseException) -> None:
+        with self._news:
+            self.lost_errors.append(error)
+            self._news.notify_all()
+
+    def no_workers(self, seconds: float) -> None:
+        with self._news:
+            self.no_workers_s.append(seconds)
             self._news.notify_all()
 
     def log(self, source: str, level: str, text: str) -> None:

@@ -21,6 +21,11 @@ _MEMBERS = {
     "processes": ("amltk_nb.scheduling.executors.process", "ProcessBackend"),
     "threads": ("amltk_nb.scheduling.executors.local", "ThreadBackend"),
     "sequential": ("amltk_nb.scheduling.executors.local", "SequentialBackend"),
+    "loky": ("amltk_nb.scheduling.executors.loky", "LokyBackend"),
+    "dask": ("amltk_nb.scheduling.executors.dask", "DaskBackend"),
+    "ray": ("amltk_nb.scheduling.executors.ray", "RayBackend"),
+    "jobqueue": ("amltk_nb.scheduling.executors.jobqueue", "JobQueueBackend"),
+    "ipyparallel": ("amltk_nb.scheduling.executors.ipyparallel", "IPyParallelBackend"),
     "foreign": ("amltk_nb.scheduling.executors.foreign", "ForeignBackend"),
 }
 
@@ -39,6 +44,12 @@ class Listener(Protocol):
 
     def changed(self) -> None:
         """Say that slots or workers changed."""
+
+    def lost(self, error: BaseException) -> None:
+        """Say that nothing can run any more, so the run must end; calls under way have failed."""
+
+    def no_workers(self, seconds: float) -> None:
+        """Say that for so long nobody has been there to run calls; it may change."""
 
     def log(self, source: str, level: str, text: str) -> None:
         """Add to the log: what a worker logged or warned of outside of any call's output."""
@@ -65,10 +76,11 @@ class Backend(ABC):
 
     name: str  # shown in the views: "ProcessExecutor"
     options: Mapping[str, Any]  # shown beside it: {"max_workers": 2}
-    n_workers: int  # how many calls can run at the same time
+    n_workers: int  # how many calls can run at the same time; may change during a run
     cannot_end: str | None = None  # why a running call cannot be ended; None: it can
     batches: ClassVar[bool] = False  # whether several calls may travel in one `start`
     holds_loop: ClassVar[bool] = False  # whether the loop stands still while a call runs
+    reports_start: ClassVar[bool] = True  # False: "running" may mean handed over and not begun
     transport: ClassVar[str] = "local"  # how its running calls can be talked with
 
     @abstractmethod
@@ -140,7 +152,7 @@ def open_backend(kind: str, **options: Any) -> Backend:
     """Make a backend by the name of its kind.
 
     Args:
-        kind: "processes", "threads", "sequential" or "foreign".
+        kind: what the member is called in the table above.
         options: what that backend's constructor takes.
     """
     module, name = _MEMBERS[kind]

@@ -1,0 +1,167 @@
+"""Calls in worker processes of loky, on this machine.
+
+Its executor is one of our own, not the one that loky shares with everybody in the process (that
+one is replaced when somebody asks for another size). A worker that dies breaks such an executor
+for good, so a new one takes its place: the calls that were under way fail, the others run.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import BrokenExecutor, Future
+from typing import Any
+
+from amltk_nb.errors import BackendStartError, MissingExtraError, WorkerDiedError
+from amltk_nb.scheduling.executors.cpus import available_cpus, checked_workers
+from amltk_nb.scheduling.executors.remote import (
+    Connection,
+    Done,
+    Handle,
+    News,
+    RemoteBackend,
+    RemoteWorker,
+)
+from amltk_nb.scheduling.remote_call import Portable, run_call
+
+__all__ = ["LokyBackend"]
+
+
+class LokyBackend(RemoteBackend):
+    """Runs calls in a `loky.ProcessPoolExecutor` that it opens for each run."""
+
+    name = "LokyExecutor"
+    reports_start = True  # at most as many calls are handed over as there are workers
+    cannot_end = (
+        "loky offers no way to end one running call, only all of them (stop now); "
+        "use Scheduler.with_processes() for that"
+    )
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        timeout: float | None = None,
+        context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        env: dict[str, str] | None = None,
+    ) -> None:
+        """Choose how the executor will be.
+
+        Args:
+            max_workers: at least 1; None: as many as this process may use CPUs.
+            timeout: seconds after which an idle worker leaves; None: never.
+            context: how workers start, "loky" if None; see loky.
+            initializer: called in each worker before any call.
+            initargs: its arguments.
+            env: environment variables that workers get besides those of this process.
+
+        Raises:
+            ValueError, TypeError: an argument that makes no sense.
+            MissingExtraError: loky is not installed.
+        """
+        _loky()
+        self._n_wanted = checked_workers(max_workers) or available_cpus()
+        super().__init__(options={"max_workers": self._n_wanted})
+        self._given = {
+            "timeout": timeout,
+            "context": context,
+            "initializer": Portable(_begin_worker),
+            "initargs": (initializer, initargs),
+            "env": env,
+        }
+
+    def connect(self, news: News) -> Connection:
+        """Make an executor; its workers start with the first call."""
+        try:
+            return _LokyConnection(self._n_wanted, self._given)
+        except (ValueError, TypeError) as error:
+            raise BackendStartError(f"loky takes no such options: {error}") from error
+
+
+class _LokyConnection(Connection):
+    """An executor, and the one that takes its place when a worker has died."""
+
+    def __init__(self, n_workers: int, options: dict[str, Any]) -> None:
+        self._n_workers = n_workers
+        self._options = options
+        self._run = Portable(_run_in_worker)
+        self._lock = threading.Lock()  # of the swap for a new executor
+        self._executor = self._new()
+
+    def _new(self) -> Any:
+        return _loky().ProcessPoolExecutor(self._n_workers, **self._options)
+
+    def submit(self, packed: bytes, done: Done) -> Handle:
+        future: Future[bytes] = self._working().submit(self._run, packed)
+        future.add_done_callback(lambda ended: done(_answer(ended)))
+        return future
+
+    def _working(self) -> Any:
+        with self._lock:
+            if self._executor._flags.broken is not None:
+                self._executor.shutdown(wait=False, kill_workers=True)
+                self._executor = self._new()
+            return self._executor
+
+    def workers(self) -> Sequence[RemoteWorker]:
+        # They start with the first call and leave when idle; what counts is how many may be.
+        pids = sorted(self._executor._processes or ())[: self._n_workers]
+        there = [RemoteWorker(name=f"pid-{pid}", pid=pid) for pid in pids]
+        to_come = range(self._n_workers - len(pids))
+        return [*there, *(RemoteWorker(name=f"to-come-{n}") for n in to_come)]
+
+    def disconnect(self, running: Collection[Handle]) -> None:
+        self._executor.shutdown(wait=True, kill_workers=bool(running))
+
+
+def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    # The ■ button interrupts the whole process group of the kernel.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Else processes that a call starts the standard way are told of a way named "loky", which
+    # they do not know.
+    multiprocessing.set_start_method(None, force=True)
+    if initializer is not None:
+        initializer(*initargs)
+
+
+def _run_in_worker(packed: bytes) -> bytes:
+    return run_call(packed, f"pid-{os.getpid()}")
+
+
+def _answer(future: Future[bytes]) -> bytes | BaseException:
+    error: BaseException | None = future.exception()
+    if error is None:
+        return future.result()
+    if not isinstance(error, BrokenExecutor):
+        return error
+    died = WorkerDiedError(
+        "A worker of loky died while this call was under way, and all calls that were under way "
+        f"with it ended: {_exit_codes(error)}. Often that is too much memory, or a crash in "
+        "compiled code; Scheduler.with_processes() loses only the call that did it."
+    )
+    died.__cause__ = error
+    return died
+
+
+def _exit_codes(error: BaseException) -> str:
+    """Find in loky's long text what is particular to this case."""
+    found = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
+    return f"exit codes {found[1]}" if found else (str(error).strip().splitlines() or ["?"])[0]
+
+
+def _loky() -> Any:
+    try:
+        import loky
+    except ImportError:
+        raise MissingExtraError(
+            "Scheduler.with_loky() needs loky, which is not installed: "
+            "pip install 'amltk-nb[loky]'. Without it, Scheduler.with_processes() runs calls in "
+            "processes as well."
+        ) from None
+    return loky

@@ -1,0 +1,97 @@
+"""Schedulers over engines that people use by themselves as well: Ray and ipyparallel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from amltk_nb.scheduling.core import SchedulerCore
+from amltk_nb.scheduling.executors.base import open_backend
+
+__all__ = ["OnEngines"]
+
+
+class OnEngines(SchedulerCore):
+    """The part of a scheduler that uses the user's engine, or starts one for each run."""
+
+    @classmethod
+    def with_ray(
+        cls,
+        address: str | None = None,
+        num_cpus: int | None = None,
+        *,
+        cpus_per_call: float = 1,
+        call_options: Mapping[str, Any] | None = None,
+        start_timeout: float = 120.0,
+        no_workers_after_s: float = 10.0,
+        init_options: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Run calls as tasks of Ray, each exactly once.
+
+        A Ray that this process has initialised is used and left as it is. One of the scheduler's
+        own is started in the background of each run, which takes some seconds, and shut down with
+        it. Ending a running call ends its worker process, and no other call.
+
+        Args:
+            address: of a running cluster ("10.0.0.1:6379"), "auto" for the one of this machine;
+                None: the one that this process uses, or RAY_ADDRESS names, or a new one.
+            num_cpus: how many calls a new one runs at a time; None: as many as there are CPUs.
+            cpus_per_call: what one call takes of the cluster's CPUs.
+            call_options: more for the tasks, as in `ray.remote`: num_gpus, resources, runtime_env.
+            start_timeout: seconds that starting or joining may take.
+            no_workers_after_s: seconds without any worker after which `on_no_workers` is emitted.
+            init_options: more for `ray.init`.
+            options: see `Scheduler`.
+
+        Raises:
+            MissingExtraError: Ray is not installed.
+            ValueError, TypeError: an argument that makes no sense.
+        """
+        backend = open_backend(
+            "ray",
+            address=address,
+            num_cpus=num_cpus,
+            cpus_per_call=cpus_per_call,
+            call_options=call_options,
+            start_timeout=start_timeout,
+            no_workers_after_s=no_workers_after_s,
+            init_options=init_options,
+        )
+        return cls(backend, **options)
+
+    @classmethod
+    def with_ipyparallel(
+        cls,
+        client_or_profile: Any = None,
+        n: int | None = None,
+        *,
+        connect_timeout: float = 10.0,
+        no_workers_after_s: float = 30.0,
+        **options: Any,
+    ) -> Self:
+        """Run calls on engines of ipyparallel, one at a time on each.
+
+        Engines of its own are started for each run; a running call can be ended there, and an
+        engine that is gone is replaced. Yours are used and left as they are.
+
+        Args:
+            client_or_profile: an `ipyparallel.Client` of yours, or the profile of a running
+                cluster; None: engines of its own on this machine.
+            n: how many engines of its own; None: the CPUs this process may use.
+            connect_timeout: seconds to wait for the controller of a profile.
+            no_workers_after_s: seconds without any engine after which `on_no_workers` is emitted.
+            options: see `Scheduler`.
+
+        Raises:
+            MissingExtraError: ipyparallel is not installed.
+            ValueError, TypeError: an argument that makes no sense.
+        """
+        backend = open_backend(
+            "ipyparallel",
+            client_or_profile=client_or_profile,
+            n=n,
+            connect_timeout=connect_timeout,
+            no_workers_after_s=no_workers_after_s,
+        )
+        return cls(backend, **options)
