@@ -23,7 +23,7 @@ class OnEngines(SchedulerCore):
         cpus_per_call: float = 1,
         call_options: Mapping[str, Any] | None = None,
         start_timeout: float = 120.0,
-        no_workers_after_s: float = 10.0,
+        no_workers_after: float = 10.0,
         init_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Self:
@@ -40,7 +40,7 @@ class OnEngines(SchedulerCore):
             cpus_per_call: what one call takes of the cluster's CPUs.
             call_options: more for the tasks, as in `ray.remote`: num_gpus, resources, runtime_env.
             start_timeout: seconds that starting or joining may take.
-            no_workers_after_s: seconds without any worker after which `on_no_workers` is emitted.
+            no_workers_after: seconds without any worker after which `on_no_workers` is emitted.
             init_options: more for `ray.init`.
             options: see `Scheduler`.
 
@@ -55,7 +55,7 @@ class OnEngines(SchedulerCore):
             cpus_per_call=cpus_per_call,
             call_options=call_options,
             start_timeout=start_timeout,
-            no_workers_after_s=no_workers_after_s,
+            no_workers_after=no_workers_after,
             init_options=init_options,
         )
         return cls(backend, **options)
@@ -67,7 +67,7 @@ class OnEngines(SchedulerCore):
         n: int | None = None,
         *,
         connect_timeout: float = 10.0,
-        no_workers_after_s: float = 30.0,
+        no_workers_after: float = 30.0,
         **options: Any,
     ) -> Self:
         """Run calls on engines of ipyparallel, one at a time on each.
@@ -80,7 +80,7 @@ class OnEngines(SchedulerCore):
                 cluster; None: engines of its own on this machine.
             n: how many engines of its own; None: the CPUs this process may use.
             connect_timeout: seconds to wait for the controller of a profile.
-            no_workers_after_s: seconds without any engine after which `on_no_workers` is emitted.
+            no_workers_after: seconds without any engine after which `on_no_workers` is emitted.
             options: see `Scheduler`.
 
         Raises:
@@ -92,6 +92,6 @@ class OnEngines(SchedulerCore):
             client_or_profile=client_or_profile,
             n=n,
             connect_timeout=connect_timeout,
-            no_workers_after_s=no_workers_after_s,
+            no_workers_after=no_workers_after,
         )
         return cls(backend, **options)

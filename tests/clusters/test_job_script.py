@@ -167,7 +167,7 @@ def test_an_order_that_cannot_be(options: dict[str, Any], words: str):
         ({"n_workers": 0}, "at least 1 worker"),
         ({"memory": "much"}, "much"),
         ({"start_timeout": 0}, r"start_timeout=0\): use more than 0 seconds"),
-        ({"no_workers_after": 0}, "no_workers_after_s=0 must be positive"),
+        ({"no_workers_after": 0}, "no_workers_after=0 must be positive"),
         ({"submit_command": "sbatch 'open"}, "submit_command=.*No closing quotation"),
     ],
 )

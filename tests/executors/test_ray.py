@@ -181,7 +181,7 @@ class TestRay(Contract):
         await run
 
     async def test_without_room_for_a_call_it_says_that_nobody_is_there(self):
-        scheduler = Scheduler.with_ray(cpus_per_call=3, no_workers_after_s=0.5)
+        scheduler = Scheduler.with_ray(cpus_per_call=3, no_workers_after=0.5)
         told: list[float] = []
         scheduler.on_no_workers(told.append)
         scheduler.on_no_workers(scheduler.stop, max_calls=1)

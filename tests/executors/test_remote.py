@@ -419,7 +419,7 @@ def test_nobody_there_is_told_again_and_again_with_the_time():
 
 @pytest.mark.parametrize("wrong", [0, -1.0])
 def test_a_time_without_workers_must_be_positive(wrong: float):
-    with pytest.raises(ValueError, match="no_workers_after_s"):
+    with pytest.raises(ValueError, match="no_workers_after"):
         HandBackend(no_workers_after_s=wrong)
 
 

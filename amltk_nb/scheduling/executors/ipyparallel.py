@@ -55,7 +55,7 @@ class IPyParallelBackend(RemoteBackend):
         n: int | None = None,
         *,
         connect_timeout: float = 10.0,
-        no_workers_after_s: float = 30.0,
+        no_workers_after: float = 30.0,
     ) -> None:
         """Choose the engines; nothing is started.
 
@@ -64,7 +64,7 @@ class IPyParallelBackend(RemoteBackend):
                 running cluster; None: a cluster of its own on this machine, for each run.
             n: how many engines its own has; None: as many as this process may use CPUs.
             connect_timeout: seconds until the controller of a profile must have answered.
-            no_workers_after_s: see `RemoteBackend`.
+            no_workers_after: see `RemoteBackend`.
 
         Raises:
             ValueError, TypeError: an argument that makes no sense.
@@ -89,7 +89,7 @@ class IPyParallelBackend(RemoteBackend):
         shown = {"profile": self._profile, "n": self._n}
         super().__init__(
             options={name: value for name, value in shown.items() if value is not None},
-            no_workers_after_s=no_workers_after_s,
+            no_workers_after_s=no_workers_after,
         )
 
     def connect(self, news: News) -> Connection:

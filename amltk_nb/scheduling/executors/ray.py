@@ -52,7 +52,7 @@ class RayBackend(RemoteBackend):
         cpus_per_call: float = 1,
         call_options: Mapping[str, Any] | None = None,
         start_timeout: float = 120.0,
-        no_workers_after_s: float = 10.0,
+        no_workers_after: float = 10.0,
         init_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Choose a Ray; nothing is started.
@@ -65,7 +65,7 @@ class RayBackend(RemoteBackend):
             call_options: more for the tasks, as in `ray.remote`: num_gpus, resources,
                 runtime_env, scheduling_strategy.
             start_timeout: seconds that it may take to start or join it.
-            no_workers_after_s: see `RemoteBackend`.
+            no_workers_after: see `RemoteBackend`.
             init_options: more for `ray.init`.
 
         Raises:
@@ -86,7 +86,7 @@ class RayBackend(RemoteBackend):
         shown = {"address": address, "num_cpus": num_cpus}
         super().__init__(
             options={name: value for name, value in shown.items() if value is not None},
-            no_workers_after_s=no_workers_after_s,
+            no_workers_after_s=no_workers_after,
         )
 
     def connect(self, news: News) -> Connection:

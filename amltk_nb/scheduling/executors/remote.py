@@ -140,7 +140,7 @@ class RemoteBackend(Backend):
         """
         if not no_workers_after_s > 0:
             raise ValueError(
-                f"no_workers_after_s={no_workers_after_s!r} must be positive: seconds without a "
+                f"no_workers_after={no_workers_after_s!r} must be positive: seconds without a "
                 "worker after which on_no_workers is emitted, such as 30."
             )
         self.options = options
