@@ -69,6 +69,7 @@ class Call:
         "error",
         "fn",
         "future",
+        "home",
         "id",
         "kwargs",
         "not_before",
@@ -123,6 +124,7 @@ class Call:
         self.progress: ProgressRecord | None = None  # what it reported last
         self.record: CallRecord | None = None  # made once, when it has ended
         self.canceller: Callable[[Call], bool] | None = None
+        self.home: object = None  # the key of its scheduler: futures must not keep that one alive
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.seconds: float | None = None
@@ -174,7 +176,7 @@ class Call:
         """
         call = Call(id, self.fn, self.args, self.kwargs, task=self.task, submitted_at=submitted_at)
         call.altered, call.plugins, call.payload = self.altered, self.plugins, self.payload
-        call.canceller, call.args_text = self.canceller, self.args_text
+        call.canceller, call.args_text, call.home = self.canceller, self.args_text, self.home
         call.resubmitted_from, call.attempt = self.id, self.attempt + 1
         self.repeated_as = id
         return call

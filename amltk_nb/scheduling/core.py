@@ -120,6 +120,7 @@ class SchedulerCore:
         self.version = 0
         self.last_run: Run | None = None
         self.call_ids = count(1)
+        self.key = object()  # calls carry it, so that those of other schedulers are known
         self._ref_keys: dict[str, object] = {}  # ref → the cell that made the task
         self._observers: tuple[Observer, ...] = ()
         self._watchers: tuple[Callable[[], None], ...] = ()

@@ -146,9 +146,22 @@ class Run:
         self, delay: float, fn: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> asyncio.TimerHandle:
         """Call something later; see `Scheduler.call_later`."""
-        timer = self.loop.call_later(delay, lambda: self._timed_call(fn, args, kwargs))
-        self._timers.add(timer)
-        return timer
+        if self.traffic.inbox.on_loop():
+            timer = self.loop.call_later(delay, self._timed_call, fn, args, kwargs)
+            self._timers.add(timer)
+            return timer
+        # A loop takes timers on its own thread only: this one is a handle on what is set there.
+        due = self.loop.time() + delay
+        asked = asyncio.TimerHandle(due, self._timed_call, (fn, args, kwargs), self.loop)
+        self.traffic.inbox.put(lambda: self._set_timer(asked, due, fn, args, kwargs))
+        return asked
+
+    def _set_timer(self, asked: asyncio.TimerHandle, due: float, *what: Any) -> None:
+        def ring() -> None:
+            if not asked.cancelled():
+                self._timed_call(*what)
+
+        self._timers.add(self.loop.call_at(due, ring))
 
     def _timed_call(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

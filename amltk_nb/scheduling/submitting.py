@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 
 from amltk_nb import host
-from amltk_nb.errors import CannotEndError
+from amltk_nb.errors import CallNotFoundError, CannotEndError
 from amltk_nb.scheduling.call import Call, Future
 from amltk_nb.scheduling.core import SchedulerCore
 from amltk_nb.scheduling.plugins.base import Plugin, admit, release_all, tell_accepted
@@ -110,6 +110,7 @@ class Submitting(SchedulerCore):
         if work is None:
             return None
         call = Call(next(self.call_ids), fn, args, kwargs, task=task, submitted_at=self.clock())
+        call.home = self.key
         if plugins:
             call.altered, call.plugins = work, plugins
         if origin is not None:
@@ -143,8 +144,9 @@ class Submitting(SchedulerCore):
 
         Raises:
             SchedulerNotRunningError: no run takes calls now.
+            CallNotFoundError: it is a call of another scheduler.
         """
-        call = _as_call(call)
+        call = self._own(call)
         if not args and not kwargs:
             args, kwargs = call.args, call.kwargs
         fn = call.task.function if call.task is not None else host.current().latest(call.fn)
@@ -171,8 +173,9 @@ class Submitting(SchedulerCore):
 
         Raises:
             CannotEndError: it is running and the backend cannot end a running call.
+            CallNotFoundError: it is a call of another scheduler.
         """
-        call = _as_call(call)
+        call = self._own(call)
         if call.cancel():
             return True
         if call.state is CallState.RUNNING and self.backend.cannot_end is not None:
@@ -310,17 +313,21 @@ class Submitting(SchedulerCore):
     ) -> asyncio.TimerHandle:
         """Call something on the loop after `delay` seconds, if the run still lives then.
 
-        Its errors are treated as a callback's. It does not keep a run alive.
+        From any thread. Its errors are treated as a callback's. It does not keep a run alive.
 
         Raises:
             SchedulerNotRunningError: there is no run.
         """
         return self.live_run().call_later(delay, fn, *args, **kwargs)
 
-
-def _as_call(call: Call | Future[Any]) -> Call:
-    if isinstance(call, Future):
-        return call.call
-    if isinstance(call, Call):
+    def _own(self, call: Call | Future[Any]) -> Call:
+        if isinstance(call, Future):
+            call = call.call
+        if not isinstance(call, Call):
+            raise TypeError(f"{call!r} is neither a Call nor a Future of this scheduler.")
+        if call.home is not self.key:
+            raise CallNotFoundError(
+                f"{call!r} belongs to another scheduler than {self.name!r}: ask the one that it "
+                "was submitted to."
+            )
         return call
-    raise TypeError(f"{call!r} is neither a Call nor a Future of this scheduler.")

@@ -765,6 +765,27 @@ async def test_call_later_runs_on_the_loop_and_its_errors_count(by_hand: ByHand)
     assert (state.code, str(state.exception)) == (ExitCode.EXCEPTION, "3")
 
 
+async def test_call_later_from_another_thread(by_hand: ByHand):
+    by_hand.start()
+    loop, called = asyncio.get_running_loop(), asyncio.Event()
+    threads: list[bool] = []
+
+    def note() -> None:
+        threads.append(threading.current_thread() is threading.main_thread())
+        called.set()
+
+    timer = await loop.run_in_executor(None, by_hand.scheduler.call_later, 0, note)
+    await asyncio.wait_for(called.wait(), 10)
+    assert (threads, timer.cancelled()) == ([True], False)
+
+    called.clear()
+    with cf.ThreadPoolExecutor(1) as pool:  # the loop stands still meanwhile
+        pool.submit(by_hand.scheduler.call_later, 0, threads.append, False).result().cancel()
+    by_hand.scheduler.call_later(0.01, called.set)
+    await asyncio.wait_for(called.wait(), 10)
+    assert threads == [True]
+
+
 async def test_call_later_neither_keeps_a_run_alive_nor_outlives_it(by_hand: ByHand):
     called: list[int] = []
     run = by_hand.start(end_on_empty=True)

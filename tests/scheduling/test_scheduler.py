@@ -13,6 +13,7 @@ import pytest
 
 from amltk_nb import ExitCode, ExitState, Scheduler, SchedulerNotRunningError, SequentialExecutor
 from amltk_nb.errors import (
+    CallNotFoundError,
     ExecutorClosedError,
     NoRunningLoopError,
     NotPicklableError,
@@ -20,6 +21,7 @@ from amltk_nb.errors import (
     SchedulerRunningError,
     WorkerStartError,
 )
+from amltk_nb.scheduling.states import CallState
 from amltk_nb.testing import EventRecorder, ManualBackend, ManualExecutor
 from tests.scheduling.conftest import ByHand, settled, turn_until
 
@@ -305,6 +307,24 @@ async def test_cancelling_and_resubmitting_something_else(by_hand: ByHand):
     for verb in (by_hand.scheduler.cancel, by_hand.scheduler.resubmit):
         with pytest.raises(TypeError, match="neither a Call nor a Future"):
             verb(3)  # type: ignore[arg-type]
+
+
+async def test_calls_of_another_scheduler_are_refused(make_by_hand: Callable[..., ByHand]):
+    one, two = make_by_hand(name="one"), make_by_hand(name="two")
+    one.start()
+    two.start()
+    future = one.scheduler.submit(f, 1)
+    for verb in (two.scheduler.cancel, two.scheduler.resubmit):
+        for what in (future, future.call):
+            with pytest.raises(CallNotFoundError, match="another scheduler than 'two'"):
+                verb(what)
+    assert future.call.state is CallState.RUNNING
+    one.backend.finish(future)
+    await settled()
+    with pytest.raises(CallNotFoundError, match="another scheduler"):  # not after its end either
+        two.scheduler.resubmit(future)
+    assert two.scheduler.records() == []
+    assert one.scheduler.resubmit(future) is not None
 
 
 async def test_resubmitting_all_failures_takes_each_once(by_hand: ByHand):
