@@ -111,9 +111,12 @@ class WorkerRecord:
     """One worker of the backend."""
 
     name: str
-    state: str  # "starting", "idle", "busy", or "up" if nobody says which of the two
+    # "starting", "idle", "busy"; "up" if nobody says which of the two; "to come" for one that
+    # starts once it is given a call.
+    state: str
     pid: int | None = None
-    call: int | None = None  # the id of the call it runs
+    call: int | None = None  # the id of the call it runs, or of the first of several
+    n_calls: int = 0  # how many it has been given, if the engine tells; `call` is one of them
     where: str | None = None  # its machine or address, if that is not this machine's
 
 
@@ -125,9 +128,11 @@ class BackendRecord:
     options: Mapping[str, Any] = field(default_factory=dict)  # {"max_workers": 2}
     n_workers: int = 0
     cannot_end: str | None = None  # why a running call cannot be ended; None: it can
+    cannot_restart: str | None = None  # why workers cannot be replaced; None: they can
     reports_start: bool = True  # False: "running" may mean handed over and not begun
     waiting_for: str | None = None  # "workers of DaskExecutor", while nothing can run for that
     waiting_since: float | None = None
+    no_workers_after_s: float | None = None  # how long a wait may be before it is told of
     n_jobs_waiting: int | None = None  # jobs in a batch queue; None: it has none
 
 

@@ -78,6 +78,7 @@ class Backend(ABC):
     options: Mapping[str, Any]  # shown beside it: {"max_workers": 2}
     n_workers: int  # how many calls can run at the same time; may change during a run
     cannot_end: str | None = None  # why a running call cannot be ended; None: it can
+    cannot_restart: str | None = None  # why `restart` cannot replace workers; None: it can
     batches: ClassVar[bool] = False  # whether several calls may travel in one `start`
     holds_loop: ClassVar[bool] = False  # whether the loop stands still while a call runs
     reports_start: ClassVar[bool] = True  # False: "running" may mean handed over and not begun
@@ -145,6 +146,7 @@ class Backend(ABC):
             options=dict(self.options),
             n_workers=self.n_workers,
             cannot_end=self.cannot_end,
+            cannot_restart=self.cannot_restart,
         )
 
 

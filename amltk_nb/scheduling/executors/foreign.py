@@ -43,6 +43,10 @@ class ForeignBackend(Backend):
             f"a {self.name} offers no way to end one running call; "
             "use Scheduler.with_processes() for that"
         )
+        self.cannot_restart = (
+            f"the {self.name} is yours, and so are its workers; make a new one and a new Scheduler "
+            "with it to have edited modules imported anew"
+        )
         self._executor = executor
         self._terminate = terminate
         self._lock = threading.Lock()

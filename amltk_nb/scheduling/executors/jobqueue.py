@@ -113,7 +113,7 @@ class _JobQueueConnection(DaskConnection):
         """Those an adaptive cluster would start: it does so only when it has been given calls."""
         order = self._jobs.order
         n_to_come = order.n_jobs * order.n_workers_per_job - n_there if order.adaptive else 0
-        return [RemoteWorker(name=f"to-come-{n}") for n in range(n_to_come)]
+        return [RemoteWorker(name=f"to-come-{n}", is_there=False) for n in range(n_to_come)]
 
     def _mind_the_start(self, anybody: bool) -> None:
         limit_s = self._start_timeout_s

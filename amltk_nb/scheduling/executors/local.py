@@ -21,6 +21,10 @@ __all__ = ["SequentialBackend", "SequentialExecutor", "ThreadBackend"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_IN_THIS_PROCESS = (
+    "its calls run in this process, where importlib.reload() has an edited module imported anew"
+)
+
 
 class SequentialExecutor(Executor):
     """Runs each call inside `submit` and returns a future that is done.
@@ -51,6 +55,7 @@ class SequentialBackend(Backend):
         "a sequential call runs in the kernel itself and cannot be ended by the scheduler; "
         "interrupt the kernel, or use with_processes()"
     )
+    cannot_restart = _IN_THIS_PROCESS
 
     def __init__(self) -> None:
         """Make it; there is nothing to set."""
@@ -142,6 +147,7 @@ class ThreadBackend(Backend):
     cannot_end = (
         "Python cannot end a running thread; use with_processes() for calls that you may end"
     )
+    cannot_restart = _IN_THIS_PROCESS
 
     def __init__(self, max_workers: int | None = None) -> None:
         """Set the number of threads; they start when first needed.

@@ -114,7 +114,7 @@ class _LokyConnection(Connection):
         pids = sorted(self._executor._processes or ())[: self._n_workers]
         there = [RemoteWorker(name=f"pid-{pid}", pid=pid) for pid in pids]
         to_come = range(self._n_workers - len(pids))
-        return [*there, *(RemoteWorker(name=f"to-come-{n}") for n in to_come)]
+        return [*there, *(RemoteWorker(name=f"to-come-{n}", is_there=False) for n in to_come)]
 
     def disconnect(self, running: Collection[Handle]) -> None:
         self._executor.shutdown(wait=True, kill_workers=bool(running))

@@ -67,6 +67,7 @@ class RemoteWorker:
     n_slots: int = 1  # how many calls it runs at the same time
     where: str | None = None  # its machine or address, shown in the views
     pid: int | None = None
+    is_there: bool = True  # False: it starts once there is a call for it
     running: Collection[Handle] | None = None  # what it runs now; None: the engine does not tell
 
 
@@ -122,6 +123,11 @@ class RemoteBackend(Backend):
     """Runs calls on an engine that is connected in a thread of its own."""
 
     reports_start: ClassVar[bool] = False  # whether RUNNING is more than "handed over"
+    cannot_restart = (
+        "workers of this engine are not replaced during a run. To have edited modules imported "
+        "anew, end the run and start it again; workers that you started yourself, start anew "
+        "yourself"
+    )
     poll_s: float = 1.0  # how often workers are asked for
     # How many more calls to hand over for each worker: it need not wait for the next one, which
     # then may wait behind a long one, and cannot be cancelled like one that is still here.
@@ -202,12 +208,7 @@ class RemoteBackend(Backend):
     def restart(self) -> None:
         """Say that workers stay as they are: most engines would run calls again elsewhere."""
         if self._session is not None:
-            self._session.log(
-                "warning",
-                f"workers of {self.name} are not replaced during a run. To have edited modules "
-                "imported anew, end the run and start it again; workers that you started "
-                "yourself, start anew yourself.",
-            )
+            self._session.log("warning", f"{self.cannot_restart}.")
 
     def workers(self) -> tuple[WorkerRecord, ...]:
         """Show the workers as the engine told of them last."""
@@ -221,8 +222,10 @@ class RemoteBackend(Backend):
             options=dict(self.options),
             n_workers=self.n_workers,
             cannot_end=self.cannot_end,
+            cannot_restart=self.cannot_restart,
             reports_start=self.reports_start,
             waiting_for=session.waiting_for if session is not None else None,
             waiting_since=session.waiting_since if session is not None else None,
+            no_workers_after_s=self.no_workers_after_s,
             n_jobs_waiting=session.n_jobs_waiting if session is not None else None,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from asyncio import CancelledError as AsyncCancelledError
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -116,17 +116,8 @@ class Session:
 
     def records(self) -> tuple[WorkerRecord, ...]:
         """Show the workers as last told."""
-        calls = {flight.handle: flight.call for flight in list(self._flights.values())}
-        return tuple(
-            WorkerRecord(
-                name=worker.name,
-                state=_worker_state(worker, len(calls)),
-                pid=worker.pid,
-                call=next((calls[h].id for h in worker.running or () if h in calls), None),
-                where=worker.where,
-            )
-            for worker in self._workers
-        )
+        ids = {flight.handle: flight.call.id for flight in list(self._flights.values())}
+        return tuple(_record(worker, ids) for worker in self._workers)
 
     # ---------------------------------------------------------------- News
 
@@ -353,7 +344,22 @@ class Session:
                 self._idle.notify_all()
 
 
+def _record(worker: RemoteWorker, ids: Mapping[Handle | None, int]) -> WorkerRecord:
+    # Engines tell what a worker has in no order; the one submitted first is what it began with.
+    has = [ids[handle] for handle in worker.running or () if handle in ids]
+    return WorkerRecord(
+        name=worker.name,
+        state=_worker_state(worker, len(ids)),
+        pid=worker.pid,
+        call=min(has, default=None),
+        n_calls=len(has),
+        where=worker.where,
+    )
+
+
 def _worker_state(worker: RemoteWorker, n_calls: int) -> str:
+    if not worker.is_there:
+        return "to come"
     if worker.running is None:
         return "up" if n_calls else "idle"
     return "busy" if worker.running else "idle"

@@ -1,0 +1,77 @@
+"""What the views read of an engine elsewhere: its workers, what they have, why calls wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from amltk_nb import Scheduler
+from amltk_nb.scheduling.executors.remote import RemoteWorker
+from amltk_nb.scheduling.snapshot import WorkerRecord
+from tests.executors.driver import Driver
+from tests.executors.test_remote import HandBackend, add
+
+
+@pytest.fixture
+def backend() -> HandBackend:
+    return HandBackend()
+
+
+@pytest.fixture
+def driver(backend: HandBackend) -> Iterator[Driver]:
+    with Driver(backend) as driver:
+        yield driver
+
+
+def test_a_worker_with_several_calls_shows_the_first_of_them_and_their_number(
+    backend: HandBackend, driver: Driver
+) -> None:
+    engine = backend.engine()
+    calls = [driver.submit(add, n) for n in range(2)]
+    engine.wait_for(lambda: len(engine.submitted) == 2)
+    for running in ((1, 0), (0, 1), (1, "somebody else's", 0)):
+        engine.there = [RemoteWorker("w1", n_slots=2, where="n7", pid=5, running=running)]
+        engine.news.changed()
+        shown = WorkerRecord(
+            name="w1", state="busy", pid=5, call=calls[0].id, n_calls=2, where="n7"
+        )
+        driver.wait_for(lambda shown=shown: backend.workers() == (shown,))
+
+
+def test_a_worker_that_is_yet_to_come_says_so(backend: HandBackend, driver: Driver) -> None:
+    engine = backend.engine()
+    engine.there = [RemoteWorker("w1"), RemoteWorker("w2", is_there=False)]
+    engine.news.changed()
+    driver.wait_for(lambda: [w.state for w in backend.workers()] == ["idle", "to come"])
+    assert backend.n_workers == 2, "it takes calls"
+
+
+def test_the_record_says_what_it_waits_for_and_when_that_is_long() -> None:
+    backend = HandBackend(no_workers_after_s=0.5)
+    backend.may_connect.clear()
+    with Driver(backend) as driver:
+        record = backend.describe()
+        assert record.waiting_for == "HandExecutor to start"
+        assert record.waiting_since is not None
+        assert record.no_workers_after_s == 0.5
+        assert record.cannot_restart is not None
+        assert record.cannot_restart.startswith("workers of this engine are not replaced")
+        backend.may_connect.set()
+        driver.wait_for(lambda: backend.describe().waiting_for is None)
+        backend.engine().there = []
+        driver.wait_for(lambda: backend.describe().waiting_for == "workers of HandExecutor")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "why"),
+    [
+        (Scheduler.with_processes(1), None),
+        (Scheduler.with_threads(1), "its calls run in this process"),
+        (Scheduler.with_sequential(), "its calls run in this process"),
+    ],
+    ids=["processes", "threads", "sequential"],
+)
+def test_who_can_replace_workers(scheduler: Scheduler, why: str | None) -> None:
+    said = scheduler.backend.describe().cannot_restart
+    assert said is None if why is None else str(said).startswith(why)
