@@ -80,6 +80,7 @@ _SOURCE_FILE = re.compile(
 )
 _FRAMES = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n)*", re.MULTILINE)
 _WORKER = re.compile(r"\bworker-\d+\b")
+_PORT = re.compile(r"(?<=://)([\w.-]+|\[[0-9a-fA-F:.]+\]):\d+")
 # Keys of plugin states carry their unit, so what measures time says so by its name.
 _TIMED_KEY = re.compile(r"(_s|_at|\bpid|_pid|\bworker|_worker)$")
 
@@ -120,10 +121,11 @@ def _spelled_in_lines(char: str) -> str:
 def steady(text: str) -> str:
     """Leave out of a text what differs between equal runs on one machine or another.
 
-    That is addresses, process ids, workers, the frames of tracebacks and where source files lie.
+    That is addresses, ports, process ids, workers, the frames of tracebacks and where source
+    files lie.
     """
     text = _SOURCE_FILE.sub(r"\1", _ADDRESS.sub("0x…", _FRAMES.sub("", text)))
-    return _WORKER.sub("worker", _PID.sub(r"\1…", text))
+    return _PORT.sub(r"\1:…", _WORKER.sub("worker", _PID.sub(r"\1…", text)))
 
 
 def said(

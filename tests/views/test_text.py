@@ -291,6 +291,21 @@ def test_steady_text_keeps_everything_but_what_differs_between_runs() -> None:
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
+        ("{'address': 'tcp://127.0.0.1:40313'}", "{'address': 'tcp://127.0.0.1:…'}"),
+        (
+            "tls://node-7.site.org:8786 and ucx://[::1]:1",
+            "tls://node-7.site.org:… and ucx://[::1]:…",
+        ),
+        ("tcp://127.0.0.1 at 12:30, x:1", "tcp://127.0.0.1 at 12:30, x:1"),
+    ],
+)
+def test_steady_addresses_keep_their_host(raw: str, expected: str) -> None:
+    assert words.steady(raw) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
         ("/tmp/ipykernel_77/3141.py:2 and C:\\Users\\me\\a.b.py", "3141.py and a.b.py"),
         ("'/a/b/c.py', \"/d/e.py\"", "'c.py', \"e.py\""),
         ("/data/x.csv lib/task.py:3 1/2/3 /a.py", "/data/x.csv lib/task.py:3 1/2/3 /a.py"),
