@@ -16,6 +16,7 @@ from amltk_nb.scheduling.history import short_repr
 from amltk_nb.scheduling.states import CallState
 
 if TYPE_CHECKING:
+    from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.task import Task
 
 __all__ = ["Batch"]
@@ -107,7 +108,7 @@ class Batch(Emitter, Generic[R]):
             SchedulerNotRunningError: the scheduler takes no calls now; submit it later.
             PluginError: a plugin's hook failed; what was submitted is cancelled.
         """
-        put = self._begin()
+        is_in = self._begin()
         try:
             for args in self.args:
                 self._submit_one(args)
@@ -120,7 +121,7 @@ class Batch(Emitter, Generic[R]):
             self.cancel()
             raise
         finally:
-            put(self._open)  # not now: ends are told by the drain, that of an empty batch too
+            is_in()  # not now: ends are told by the drain, that of an empty batch too
         return list(self.futures)
 
     def __call__(self) -> list[Future[R]]:
@@ -166,8 +167,8 @@ class Batch(Emitter, Generic[R]):
 
     # ---------------------------------------------------------------- going in
 
-    def _begin(self) -> Callable[[Callable[[], None]], None]:
-        """Belong to the present run from now on; returns what puts something into its inbox."""
+    def _begin(self) -> Callable[[], None]:
+        """Belong to the present run, which does not end before what this returns is called."""
         with self._lock:
             if self._is_submitted:
                 raise BatchError(
@@ -175,9 +176,10 @@ class Batch(Emitter, Generic[R]):
                     "Make another one with the same arguments: task.batch(batch.args)."
                 )
             run = self.task.scheduler.live_run()
+            run.faults.route(self, host.current().callback_output(run))
+            run.traffic.await_batch(self)
             self._is_submitted = True
-        run.faults.route(self, host.current().callback_output(run))
-        return run.traffic.inbox.put
+        return lambda: run.traffic.inbox.put(lambda: self._open(run))
 
     def _submit_one(self, args: tuple[Any, ...]) -> None:
         try:
@@ -205,8 +207,9 @@ class Batch(Emitter, Generic[R]):
 
     # ---------------------------------------------------------------- coming out
 
-    def _open(self) -> None:
+    def _open(self, run: Run) -> None:
         """Tell of what has ended so far, and of the rest when it ends."""
+        run.traffic.entering.discard(self)
         while self._held:
             self._tell(self._held.popleft())
         self._held = None

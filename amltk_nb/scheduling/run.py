@@ -282,7 +282,7 @@ class Run:
     async def _nothing_in_flight(self, enough: Callable[[], bool]) -> None:
         """Wait until every accepted call has ended and been announced, or `enough()`."""
         self.traffic.inbox.wake()
-        while (self.traffic.active or self.faults.coroutines) and not enough():
+        while (not self.traffic.is_over or self.faults.coroutines) and not enough():
             self._in_flight_over = self.loop.create_future()
             await self._in_flight_over
         self._in_flight_over = None
@@ -348,7 +348,7 @@ class Run:
             self._in_flight_over.set_result(None)
         if self._finishing:
             return
-        if self._ending is None and not self.traffic.active and not self.faults.coroutines:
+        if self._ending is None and self.traffic.is_over and not self.faults.coroutines:
             self._announce_empty()
         if self._ending is not None and not self._may_end.done():
             self._may_end.set_result(None)
@@ -361,6 +361,6 @@ class Run:
             self._n_at_empty = self.traffic.n_accepted
             self.scheduler.emitter.emit(self.scheduler.EMPTY)
         with self.traffic.dispatch.lock:
-            idle = not self.traffic.active and not self.faults.coroutines and self._ending is None
+            idle = self.traffic.is_over and not self.faults.coroutines and self._ending is None
             if idle and self.options.end_on_empty:
                 self.ask_end(ExitCode.EXHAUSTED, "nothing was left to do")

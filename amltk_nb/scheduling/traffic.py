@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
 from amltk_nb.scheduling.call import Call, Outcome
@@ -29,6 +29,7 @@ from amltk_nb.scheduling.settling import book, resolve, tell
 from amltk_nb.scheduling.states import CallState
 
 if TYPE_CHECKING:
+    from amltk_nb.scheduling.batch import Batch
     from amltk_nb.scheduling.run import Run
 
 __all__ = ["Traffic"]
@@ -56,6 +57,7 @@ class Traffic:
             run.loop, handle=self._handle, settled=run.settled, pause_s=pause_s
         )
         self.n_accepted = 0  # attempts of retried calls included, as in all counts
+        self.entering: set[Batch[Any]] = set()  # batches that some thread is submitting
         self.lines = Lines(self, scheduler.backend)
         self._retries = Retries(run, self)
         self._cancels_asked: set[int] = set()
@@ -101,6 +103,22 @@ class Traffic:
         self.n_accepted += 1
         if call.task is not None:
             call.task.n_called += 1
+
+    def await_batch(self, batch: Batch[Any]) -> None:
+        """Have the run wait for a batch whose calls are about to come, from any thread.
+
+        Raises:
+            SchedulerNotRunningError: the run is ending.
+        """
+        with self.dispatch.lock:
+            if self._run.ending:
+                raise SchedulerNotRunningError(self._scheduler.not_running_message())
+            self.entering.add(batch)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every accepted call has ended, and none of a batch is on its way in."""
+        return not self.active and not self.entering
 
     def _announce(self, call: Call) -> None:
         scheduler, task = self._scheduler, call.task

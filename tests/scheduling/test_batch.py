@@ -552,6 +552,39 @@ async def test_a_call_may_end_before_the_thread_that_submits_it_goes_on(by_hand:
     assert task.in_batches == {}
 
 
+async def test_a_run_that_ends_waits_for_the_thread_that_submits(by_hand: ByHand):
+    loop, is_in, may_go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    class Slow(Task[[int], int]):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            future = super().submit(*args, **kwargs)
+            loop.call_soon_threadsafe(is_in.set)
+            assert may_go_on.wait(20)
+            return future
+
+    batch = Slow(same, by_hand.scheduler).batch([(1,), (2,)])
+    told = told_by(batch)
+    by_hand.scheduler.on_finished(lambda: told.append(("finished",)))
+    run = by_hand.start()
+    submission = asyncio.ensure_future(asyncio.to_thread(batch.submit))
+    await is_in.wait()
+    run.stop(wait=False)
+    await turn_until(by_hand.scheduler.empty)
+    await settled()
+    assert not run.done()
+    may_go_on.set()
+    (first,) = await submission
+    assert await run == ExitCode.STOPPED
+    assert told == [
+        ("any_submitted", first),
+        ("batch_cancelled",),
+        ("any_cancelled", first),
+        ("batch_failed",),
+        ("batch_done", [], [], [first]),
+        ("finished",),
+    ]
+
+
 async def test_another_thread_cancels_and_that_is_told_first(by_hand: ByHand):
     batch = by_hand.scheduler.task(same).batch([(n,) for n in range(3)])
     told = told_by(batch)
