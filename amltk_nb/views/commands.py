@@ -174,6 +174,10 @@ def _resubmit_failed(scheduler: Scheduler, args: Args) -> dict[str, Any]:
     return {"n": len(scheduler.resubmit_failed())}
 
 
+def _restart_workers(scheduler: Scheduler, args: Args) -> None:
+    scheduler.restart_workers()
+
+
 def _rows(scheduler: Scheduler, args: Args) -> dict[str, Any]:
     calls = scheduler.calls(state=args["state"], before=args["before"], limit=args["limit"])
     return {"rows": [call_record(call) for call in calls[:MAX_ROWS]]}
@@ -253,6 +257,7 @@ COMMANDS: dict[str, Command] = {
     "cancel": Command(_cancel, _CALL, any_thread=True),
     "resubmit": Command(_resubmit, _CALL),
     "resubmit_failed": Command(_resubmit_failed),
+    "restart_workers": Command(_restart_workers),
     "detail": Command(_detail, _CALL),
     "rows": Command(_rows, {"state": _optional_state, "before": _optional_id, "limit": _limit}),
 }

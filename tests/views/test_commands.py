@@ -55,6 +55,7 @@ def refusal(scheduler: StandInScheduler, name: Any, **args: Any) -> str:
         ("resume", ("resume",)),
         ("stop", ("stop", None)),
         ("stop_now", ("stop", False)),
+        ("restart_workers", ("restart_workers",)),
     ],
 )
 def test_a_plain_command_is_one_public_method(name: str, asked: tuple[Any, ...]) -> None:
@@ -198,10 +199,9 @@ def test_the_end_of_a_long_output_is_kept() -> None:
 
 def test_unknown_names_and_arguments_are_refused_with_those_that_are_known() -> None:
     scheduler = StandInScheduler()
-    known = "cancel, detail, pause, resubmit, resubmit_failed, resume, rows, snapshot, start, stop"
-    assert (
-        refusal(scheduler, "__class__") == f"No command '__class__'; there are {known}, stop_now."
-    )
+    known = "cancel, detail, pause, restart_workers, resubmit, resubmit_failed, resume, rows, "
+    known += "snapshot, start, stop, stop_now"
+    assert refusal(scheduler, "__class__") == f"No command '__class__'; there are {known}."
     assert refusal(scheduler, "stop", wait=False) == "stop takes no arguments, not ['wait']."
     assert refusal(scheduler, "cancel", call=1, x=2) == "cancel takes call, not ['x']."
     assert scheduler.asked == []
