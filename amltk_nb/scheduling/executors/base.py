@@ -83,6 +83,7 @@ class Backend(ABC):
     holds_loop: ClassVar[bool] = False  # whether the loop stands still while a call runs
     reports_start: ClassVar[bool] = True  # False: "running" may mean handed over and not begun
     transport: ClassVar[str] = "local"  # how its running calls can be talked with
+    captures_output: bool = True  # whether to take what calls print in other processes
 
     @abstractmethod
     def open(self, listener: Listener) -> None:
@@ -176,6 +177,7 @@ def adopt(
         TypeError: something that runs nothing.
     """
     if isinstance(executor, Backend):
+        executor.captures_output = executor.captures_output and capture_output
         return executor
     if executor is None or executor is Ellipsis:
         return open_backend("processes", capture_output=capture_output)

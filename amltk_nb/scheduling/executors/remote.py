@@ -181,7 +181,7 @@ class RemoteBackend(Backend):
         Raises:
             NotPicklableError: naming what cannot travel.
         """
-        call.payload = pack_call(call)
+        call.payload = pack_call(call, captures_output=self.captures_output)
 
     def slots(self) -> int:
         """Count the workers that have nothing of ours; none while it connects."""

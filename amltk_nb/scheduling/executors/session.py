@@ -386,7 +386,9 @@ def _outcome(flight: _Flight, answer: bytes | BaseException) -> Outcome:
         wrong.__cause__ = error
         return Outcome(call, error=wrong, worker=call.worker)
     worker = told.worker or call.worker or f"{told.host}:{told.pid}"
-    return Outcome(call, told.value, told.error, False, told.started_at, told.seconds, worker)
+    return Outcome(
+        call, told.value, told.error, False, told.started_at, told.seconds, worker, told.output
+    )
 
 
 def _explained(error: BaseException, name: str) -> BaseException:
