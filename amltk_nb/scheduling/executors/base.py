@@ -26,6 +26,7 @@ _MEMBERS = {
     "ray": ("amltk_nb.scheduling.executors.ray", "RayBackend"),
     "jobqueue": ("amltk_nb.scheduling.executors.jobqueue", "JobQueueBackend"),
     "ipyparallel": ("amltk_nb.scheduling.executors.ipyparallel", "IPyParallelBackend"),
+    "airflow": ("amltk_nb.scheduling.executors.airflow", "AirflowBackend"),
     "foreign": ("amltk_nb.scheduling.executors.foreign", "ForeignBackend"),
 }
 
@@ -176,6 +177,8 @@ def adopt(
     Raises:
         TypeError: something that runs nothing.
     """
+    if not isinstance(executor, type) and hasattr(executor, "scheduler_backend"):
+        executor = executor.scheduler_backend()  # one of ours that is more than its `submit`
     if isinstance(executor, Backend):
         executor.captures_output = executor.captures_output and capture_output
         return executor
