@@ -190,6 +190,7 @@ class Session:
 
     def _serve(self, connection: Connection) -> None:
         self._wait_for(f"workers of {self._backend.name}")
+        self._listener.changed()
         look_at = time.monotonic()
         while True:
             if time.monotonic() >= look_at:
