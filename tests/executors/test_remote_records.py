@@ -86,15 +86,16 @@ class EmptyBackend(HandBackend):
         return engine
 
 
+class Viewer(Driver):
+    """Looks at the backend whenever it is told that something changed, as views do."""
+
+    seen: tuple[str | None, ...] = ()
+
+    def changed(self) -> None:
+        self.seen += (self.backend.describe().waiting_for,)
+        super().changed()
+
+
 def test_views_are_told_when_it_has_started_and_waits_for_workers() -> None:
-    backend = EmptyBackend(no_workers_after_s=1_000.0)
-    backend.may_connect.clear()
-    with Driver(backend) as driver:
-
-        def waits_for_workers() -> bool:
-            """Asked again only when the listener is told something."""
-            said = backend.describe().waiting_for
-            backend.may_connect.set()
-            return said == "workers of HandExecutor"
-
-        driver.wait_for(waits_for_workers)
+    with Viewer(EmptyBackend(no_workers_after_s=1_000.0)) as viewer:
+        viewer.wait_for(lambda: "workers of HandExecutor" in viewer.seen)
