@@ -43,10 +43,11 @@ def address(tmp_path: Path) -> Iterator[str]:
             assert seen, "".join(lines)
             yield ADDRESS.search("".join(lines)).group()
         finally:
+            # JupyterLab alone: kernels that die under it are started again, by a server that leaves.
             children = psutil.Process(make.pid).children(recursive=True)
-            for process in children:
+            for process in psutil.Process(make.pid).children():
                 process.terminate()
-            alive = psutil.wait_procs(children, timeout=30)[1]
+            alive = psutil.wait_procs(children, timeout=60)[1]
             for process in alive:
                 process.kill()
             reader.join(30)
