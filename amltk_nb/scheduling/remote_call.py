@@ -67,7 +67,7 @@ def pack_call(call: Call, *, captures_output: bool = True) -> bytes:
     fn, args, kwargs = call.work
     head = _CAPTURE if captures_output else _LEAVE
     try:
-        return head + cloudpickle.dumps((fn, args, kwargs))
+        return head + bytes(cloudpickle.dumps((fn, args, kwargs)))
     except Exception as error:
         ship_arguments(fn, args, kwargs)  # names the argument, if it is one
         raise NotPicklableError(

@@ -86,6 +86,10 @@ class Backend(ABC):
     transport: ClassVar[str] = "local"  # how its running calls can be talked with
     captures_output: bool = True  # whether to take what calls print in other processes
 
+    def reach(self) -> str | None:
+        """Say by which address its workers reach this machine; None: all of them are on it."""
+        return None
+
     @abstractmethod
     def open(self, listener: Listener) -> None:
         """Get ready to run calls; returns at once, anything slow goes on elsewhere.
