@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import secrets
+import select
 import socket
 import struct
 import sys
@@ -25,9 +26,10 @@ from time import monotonic, sleep
 from typing import Any
 
 from amltk_nb.scheduling.shipping import reason
-from amltk_nb.scheduling.transports.base import End, Ticket
+from amltk_nb.scheduling.transports.base import End, Head, Ticket
 from amltk_nb.scheduling.transports.sealed import NONCE_BYTES, called, greeting
 from amltk_nb.scheduling.transports.socket_end import SocketEnd, SocketTicket, closed
+from amltk_nb.scheduling.wire import Channel
 
 __all__ = ["Place", "RemoteTicket", "call_over", "tuned"]
 
@@ -150,6 +152,17 @@ def _received(*given: Any) -> RemoteTicket:
 
 class _TcpEnd(SocketEnd):
     """An end that closes when all it has sent is at the other machine."""
+
+    def __init__(self, line: socket.socket, channel: Channel) -> None:
+        super().__init__(line, channel)
+        self._hung_up = select.poll()
+        self._hung_up.register(line, getattr(select, "POLLRDHUP", select.POLLHUP))
+
+    def send(self, head: Head, body: Any = None, *, timeout_s: float | None = None) -> bool:
+        # TCP itself takes what nobody will read, until the other system has said so.
+        if not self.is_closed and self._hung_up.poll(0):
+            raise self.gone()
+        return super().send(head, body, timeout_s=timeout_s)
 
     def last_words(self) -> None:
         super().last_words()

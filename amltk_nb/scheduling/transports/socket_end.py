@@ -119,7 +119,7 @@ class SocketEnd(End):
                 self._channel.post(parts)
                 self._flush(timeout_s)
             except OSError as error:
-                raise self._gone() from error
+                raise self.gone() from error
         return True
 
     def _flush(self, timeout_s: float | None) -> bool:
@@ -140,7 +140,7 @@ class SocketEnd(End):
             try:
                 self._received.extend(self._channel.read())
             except (EOFError, OSError) as error:
-                raise self._gone() from error
+                raise self.gone() from error
         head, packed = self._received.popleft()
         return head, lambda: unpack(packed)
 
@@ -162,7 +162,8 @@ class SocketEnd(End):
         if self.is_closed:  # its number may be that of something else
             raise closed("this end of the line has been closed.")
 
-    def _gone(self) -> Exception:
+    def gone(self) -> Exception:
+        """Make the error of a line whose other side is closed."""
         return closed(
             "the scheduler's side of this line is closed: its run has ended or is ending, or a "
             "callback closed it. Finish the call without it."
