@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 from concurrent.futures.process import _RemoteTraceback  # type: ignore[attr-defined]
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amltk_nb import Scheduler
 from amltk_nb.errors import CommandError
 from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.shipping import RemoteTraceback
@@ -114,10 +117,35 @@ def test_detail_has_every_parameter_by_name() -> None:
         "function": "add",
         "arguments": [{"name": "a", "text": "1"}, {"name": "scale", "text": "2.0"}],
         "result": "6.0",
+        "result_is_part": False,
         "error": None,
         "output": "hello\n",
         "resubmitted_from": 4,
     }
+
+
+def test_detail_of_a_long_result_has_all_of_it_while_somebody_keeps_the_future() -> None:
+    async def main() -> None:
+        scheduler = Scheduler.with_sequential()
+        async with scheduler:
+            kept = scheduler.submit(list, range(500))
+            gone = scheduler.submit(list, range(501)).call.id
+            short = scheduler.submit(list, range(3)).call.id
+
+        def result_of(call: int) -> tuple[str, bool]:
+            message = {"kind": "command", "id": 1, "name": "detail", "args": {"call": call}}
+            value = dispatch_command(scheduler, message)["value"]
+            return value["result"], value["result_is_part"]
+
+        gc.collect()
+        assert result_of(kept.call.id) == (repr(list(range(500))), False)
+        text, is_part = result_of(gone)
+        assert is_part
+        assert text.startswith("[0, 1, 2")
+        assert len(text) <= 200
+        assert result_of(short) == ("[0, 1, 2]", False)
+
+    asyncio.run(main())
 
 
 def test_detail_of_arguments_that_do_not_fit_counts_them() -> None:

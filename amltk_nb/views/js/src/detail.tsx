@@ -104,7 +104,7 @@ function Texts({ call, detail }: { call: CallRecord; detail: Fetched }) {
           </dl>
         </div>
       )}
-      {detail.result !== null && <Result text={detail.result} />}
+      {detail.result !== null && <Result text={detail.result} isPart={detail.result_is_part === true} />}
       <Block title="Error" text={detail.error} kind="amltk-traceback" lead={call.error} />
       <Block title="Output" text={detail.output} />
     </>
@@ -123,7 +123,7 @@ function Block(props: { title: string; text: string | null; kind?: string; lead?
 }
 
 /** A result is read from its beginning, and often that is enough. */
-function Result({ text }: { text: string }) {
+function Result({ text, isPart }: { text: string; isPart: boolean }) {
   const [all, setAll] = useState(false);
   const isLong = text.length > RESULT_CHARS;
   const shown = isLong && !all ? `${text.slice(0, RESULT_CHARS)}…` : text;
@@ -136,6 +136,7 @@ function Result({ text }: { text: string }) {
           {all ? "Show less" : `Show all ${number(text.length)} characters`}
         </button>
       )}
+      {isPart && <p class="amltk-muted">Only this much is left: a result lives as long as somebody keeps its future.</p>}
     </div>
   );
 }

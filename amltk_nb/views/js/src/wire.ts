@@ -191,6 +191,7 @@ export interface Detail {
   function: string;
   arguments: { name: string; text: string }[];
   result: string | null;
+  result_is_part?: boolean; // nothing more was kept
   error: string | null;
   output: string | null;
   resubmitted_from: number | null;

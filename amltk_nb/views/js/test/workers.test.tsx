@@ -148,6 +148,14 @@ describe("the queue of an engine elsewhere", () => {
     await kernel.click("Show less");
     expect(kernel.text(".amltk-block pre").length).toBe(601);
   });
+
+  test("says when no more of a result is left", async () => {
+    const kernel = await new Kernel().open();
+    await kernel.click("Call 1, details");
+    const detail = { call: 1, state: "done", function: "f", arguments: [], error: null, output: null, resubmitted_from: null };
+    await kernel.reply("detail", { ...detail, result: "[0, 1, ...]", result_is_part: true });
+    expect(kernel.text(".amltk-block")).toBe("Result[0, 1, ...]Only this much is left: a result lives as long as somebody keeps its future.");
+  });
 });
 
 describe("the workers", () => {
