@@ -217,6 +217,12 @@ def write_to(fifo: str) -> None:
         file.write("here")
 
 
+def hold(fifo: str, *, comm: Any) -> None:
+    """Have a comm and say nothing, until the test writes."""
+    with open(fifo) as file:
+        file.read()
+
+
 # --- progress
 
 
