@@ -187,7 +187,10 @@ def test_a_scheduler_without_jobs_has_no_script():
 
 
 QUEUES = {
-    "slurm": ("12 PD\n13 R\n14 CG\n15 CF\n", {"12": True, "13": False, "15": True}),
+    "slurm": (
+        "12 PD Resources\n13 R None\n14 CG None\n15 CF None\n",
+        {"12": True, "13": False, "15": True},
+    ),
     "pbs": (
         "Job id            Name             User              Time Use S Queue\n"
         "----------------  ---------------- ----------------  -------- - -----\n"
@@ -220,7 +223,13 @@ QUEUES = {
 @pytest.mark.parametrize("key", QUEUES)
 def test_the_queue_of(key: str):
     listing, jobs = QUEUES[key]
-    assert SYSTEMS[key].read_queue(listing) == jobs
+    listed = SYSTEMS[key].read_queue(listing)
+    assert {number: job.waits for number, job in listed.items()} == jobs
+
+
+def test_the_queue_may_say_why_a_job_waits():
+    (job,) = SYSTEMS["slurm"].read_queue("13   PD Resources\n").values()
+    assert job.line == "13 PD Resources"
 
 
 @pytest.mark.parametrize("key", sorted(set(SYSTEMS) - set(QUEUES)))

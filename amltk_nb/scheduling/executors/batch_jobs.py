@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from amltk_nb.errors import BackendLostError, BackendStartError
 from amltk_nb.scheduling.executors.batch_order import BatchOrder
-from amltk_nb.scheduling.executors.batch_systems import Answer
+from amltk_nb.scheduling.executors.batch_systems import Answer, Listed
 
 __all__ = ["BatchJobs", "Told"]
 
@@ -53,6 +53,7 @@ class _Job:
     had_worker: bool = False
     is_there: bool = False  # whether it has a worker now
     waits: bool = True  # in the queue, as far as is known
+    line: str = ""  # what the queue said of it last
 
 
 @dataclass(slots=True)
@@ -198,10 +199,11 @@ class BatchJobs:
             return [*refused, *(job for job in late if job not in refused)]
         return [*refused, *(job for job in absent if self._is_over(job, queue, now))]
 
-    def _is_over(self, job: _Job, queue: Mapping[str, bool], now: float) -> bool:
+    def _is_over(self, job: _Job, queue: Mapping[str, Listed], now: float) -> bool:
         if job.job_id is None:
             return False
-        job.waits = queue.get(_number(job.job_id), False)
+        listed = queue.get(_number(job.job_id))
+        job.waits, job.line = (listed.waits, listed.line) if listed else (False, "")
         is_new = not job.had_worker and now - job.since < _SETTLE_S
         return _number(job.job_id) not in queue and not is_new
 
@@ -260,7 +262,7 @@ class BatchJobs:
         """Say what is known of the jobs when the time for the first worker is over."""
         system = self.order.system.title
         jobs = [job for job in self._jobs.values() if job.job_id]
-        known = ", ".join(f"{j.job_id} {'waits' if j.waits else 'runs'}" for j in jobs[:5])
+        known = ", ".join(_told_of(job) for job in jobs[:5])
         answered = f"{system} has the jobs: {known}" if known else self._last_failure
         return (
             f"No worker came within start_timeout={after_s:g} s. {answered or 'No job is there'}. "
@@ -291,6 +293,11 @@ class BatchJobs:
             if queue and _number(job_id) in queue:
                 command = [*shlex.split(self.order.cancel_command_used), job_id]
                 subprocess.run(command, capture_output=True, timeout=_CLOSE_S)
+
+
+def _told_of(job: _Job) -> str:
+    told = f"{job.job_id} {'waits' if job.waits else 'runs'}"
+    return f"{told} (`{job.line}`)" if job.line else told
 
 
 def _number(job_id: str | None) -> str:
