@@ -4,7 +4,8 @@
 # make bench compares it with its peers and writes docs/performance.md.
 # The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-pythons,
 # test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
-# make test-clusters runs the whole contract over a real Slurm; make test runs a part of it.
+# make test-clusters runs the whole contract over a real Slurm, Grid Engine, HTCondor, OAR and more, one at a time,
+# and installs what it can of them; make test runs a part of it, over Slurm.
 # make screenshots renews the pictures in docs/_static, make notebooks the outputs in notebooks/; both are committed.
 
 PYTHON ?= python3
@@ -82,7 +83,8 @@ test-fast: $(VENV)/.dev
 	    --ignore=tests/notebooks $(ARGS))
 
 test-clusters: $(VENV)/.dev
-	$(call stage,AMLTK_NB_WHOLE_CONTRACT=1 $(call limit,600) $(PY) -m pytest tests/clusters $(ARGS))
+	$(call stage,failed=; for file in tests/clusters/test_*.py; do printf '\n-- %s\n' "$$file"; \
+	    AMLTK_NB_WHOLE_CONTRACT=1 $(call limit,900) $(PY) -m pytest -q "$$file" $(ARGS) || failed=yes; done; test -z "$$failed")
 
 test-js: $(JS)/node_modules/.package-lock.json
 	$(call stage,$(NPM) test)
