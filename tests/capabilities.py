@@ -620,6 +620,27 @@ _VIEWS = (
         *_in(READING, "counts_of_callbacks_and_events"),
     ),
     _shown(
+        "Workers",
+        "What each runs, since when and where; of a crowd counts by machine and the first ones. "
+        "They go and come while one looks.",
+        *_in("views/test_html.py", "few_workers_say_what_they_run_where_and_since_when"),
+        *_in("views/test_model.py", "a_thousand_workers_are_thirty_and_counts_by_machine"),
+        *_in("browser/test_workers.py", "workers_show_their_calls_go_and_come"),
+    ),
+    _shown(
+        "Waiting",
+        "What calls wait for while nobody is there and for how long, jobs in the batch queue, and "
+        "what to do when that is long.",
+        *_in("views/test_html.py", "the_queue_says_that_nobody_is_there"),
+        *_in("views/test_text.py", "advice_comes_when_a_wait_is_long_and_not_before"),
+        *_in("browser/test_workers.py", "a_run_says_what_it_waits_for_until_its_workers_are_there"),
+    ),
+    _shown(
+        "Handed over",
+        "Running is said only of what has begun, where an engine does not say when calls begin.",
+        *_in("views/test_text.py", "running_is_said_only_of_what_has_begun"),
+    ),
+    _shown(
         "Plugins",
         "Each with its state, in every view.",
         "plugins/test_limiter.py::TestLimiter::test_its_state_is_plain_and_shown_everywhere",
