@@ -42,10 +42,10 @@ def _of_a_batch_system(suite: str) -> tuple[str, ...]:
         f"{suite}::test_{name}"
         for name in (
             "calls_run_in_jobs_and_nothing_is_left",
-            "nobody_comes_in_time",
             "a_refused_submission_says_what_was_answered",
             "a_worker_that_is_killed_costs_its_call_only",
             "a_job_that_is_cancelled_from_outside_is_replaced",
+            "nobody_comes_in_time",
             "all_jobs_are_cancelled_and_come_again",
             "jobs_that_end_at_once_end_the_run_with_a_reason",
             "adaptive_workers_come_with_the_work",
@@ -241,10 +241,11 @@ _SCHEDULER = (
     ),
     _shown(
         "`with_sge`, `with_htcondor`, `with_oar`",
-        "The same, over a real Grid Engine and a real HTCondor: `make test-clusters`.",
-        *_of_a_batch_system("clusters/test_sge.py::TestGridEngine"),
-        *_of_a_batch_system("clusters/test_htcondor.py::TestHTCondor"),
-        *_in(JOB_SCRIPT, "the_script_of", "the_script_of_htcondor"),
+        "The same, over a real Grid Engine, HTCondor and OAR: `make test-clusters`.",
+        *_of_a_batch_system("clusters/test_sge.py::TestGridEngine")[:4],
+        *_of_a_batch_system("clusters/test_htcondor.py::TestHTCondor")[:4],
+        *_of_a_batch_system("clusters/test_oar.py::TestOAR")[:4],
+        *_in(JOB_SCRIPT, "the_script_of_htcondor", "a_job_of_oar_writes_where_it_is_told_to"),
     ),
     _shown(
         "`job_script`",

@@ -44,6 +44,7 @@ class OAR(BatchSystem):
     """One OAR in a folder."""
 
     key = "oar"
+    lingers_s = 10.0
 
     def __init__(self, folder: Path, *, n_slots: int = 6, outlives_us: bool = False) -> None:
         super().__init__(folder, n_slots=n_slots, outlives_us=outlives_us)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,6 +137,14 @@ def test_what_is_forwarded_is_kept():
     assert f"\n{THREADS}\nmodule load python\n/opt/python -m " in script
     assert script.endswith("--nthreads 1 --no-dashboard --lifetime 9m --interface ib0\n")
     assert scheduler.name == "a search"
+
+
+def test_a_job_of_oar_writes_where_it_is_told_to(tmp_path: Path):
+    scheduler = on("oar", log_directory=str(tmp_path), job_extra_directives=["-t besteffort"])
+    lines = scheduler.job_script().splitlines()
+    at = lines.index(f"#OAR -O {tmp_path}/dask-worker.%jobid%.out")
+    assert lines[at + 1] == f"#OAR -E {tmp_path}/dask-worker.%jobid%.err"
+    assert lines[at + 2] == "#OAR -t besteffort"
 
 
 def test_one_core_needs_no_word_about_threads():

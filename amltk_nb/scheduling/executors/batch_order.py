@@ -22,6 +22,9 @@ _OF_THE_CLUSTER = {"security", "shared_temp_directory", "silence_logs", "schedul
 _OURS = {"asynchronous", "loop", "job_cls", "scheduler_cls", "name"}
 _OF_THE_SCHEDULER = ("dashboard_address", "host")  # of Dask's, where upstream wants them nested
 _NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+# Upstream forgets where OAR's jobs are to write what they say; OAR would do so where the
+# notebook runs.
+_OAR_LOGS = ("-O {folder}/dask-worker.%jobid%.out", "-E {folder}/dask-worker.%jobid%.err")
 _NOWHERE = "tcp://scheduler-address:port"  # stands in the script until there is a scheduler
 
 
@@ -68,6 +71,10 @@ class BatchOrder:
         n_threads = int(job.worker_process_threads)
         if n_threads > 1:
             self.options["job_script_prologue"] = [_threads(n_threads), *job._job_script_prologue]
+            job = self._sample()
+        if self.system.key == "oar" and job.log_directory:
+            logs = [line.format(folder=job.log_directory) for line in _OAR_LOGS]
+            self.options["job_extra_directives"] = [*logs, *job.job_extra_directives]
             job = self._sample()
         self._script = str(job.job_script())
         self.n_workers_per_job = int(job.worker_processes)
