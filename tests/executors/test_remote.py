@@ -52,7 +52,6 @@ class HandEngine(Connection):
         self.kill_error: Exception | None = None
         self.submitted: list[tuple[bytes, Done]] = []
         self.killed: list[Handle] = []
-        self.dropped: list[Handle] = []
         self.given_up: list[Handle] | None = None
         self.n_jobs: int | None = None
         self._news = threading.Condition()
@@ -96,6 +95,7 @@ class HandEngine(Connection):
 class HandBackend(RemoteBackend):
     name = "HandExecutor"
     poll_s = 0.01
+    engine_type: type[HandEngine] = HandEngine
 
     def __init__(self, **options: Any) -> None:
         super().__init__(options={}, **options)
@@ -110,7 +110,7 @@ class HandBackend(RemoteBackend):
         if self.wrong is not None:
             raise self.wrong
         with self._connected:
-            self.engines.append(HandEngine(self, news))
+            self.engines.append(self.engine_type(self, news))
             self._connected.notify_all()
         return self.engines[-1]
 

@@ -20,6 +20,7 @@ from amltk_nb.scheduling.executors.remote import (
     News,
     RemoteBackend,
     RemoteWorker,
+    checked_ahead,
 )
 
 __all__ = ["DaskBackend"]
@@ -31,10 +32,6 @@ _NOT_OURS = (
 _SHARED = (
     "with threads_per_worker above 1 other calls share the process of each worker; "
     "1 lets single calls be ended"
-)
-_AHEAD = (
-    "with n_ahead above 0 other calls wait at each worker and would be lost with it; "
-    "0 lets single calls be ended"
 )
 
 
@@ -50,7 +47,7 @@ class DaskBackend(RemoteBackend):
         *,
         threads_per_worker: int = 1,
         memory_limit: Any = 0,
-        n_ahead: int = 0,
+        n_ahead: int | None = None,
         connect_timeout: float = 10.0,
         no_workers_after: float = 10.0,
     ) -> None:
@@ -62,7 +59,8 @@ class DaskBackend(RemoteBackend):
             n_workers: of our own cluster; None: as many as this process may use CPUs.
             threads_per_worker: of our own cluster.
             memory_limit: of each worker of our own cluster, as Dask takes it; 0: none.
-            n_ahead: how many calls to hand over for each worker besides those that run.
+            n_ahead: how many calls to hand over for each worker besides those that run; None: as
+                many short ones as are worth it.
             connect_timeout: seconds after which nobody is expected at an address any more.
             no_workers_after: seconds without workers after which `on_no_workers` is emitted.
 
@@ -80,9 +78,7 @@ class DaskBackend(RemoteBackend):
             self.cannot_end = _NOT_OURS
         elif self._n_threads > 1:
             self.cannot_end = _SHARED
-        elif n_ahead:
-            self.cannot_end = _AHEAD
-        self.n_ahead = _checked_ahead(n_ahead)
+        self.n_ahead = checked_ahead(n_ahead)
         super().__init__(options=self._told(), no_workers_after_s=no_workers_after)
 
     def _told(self) -> dict[str, Any]:
@@ -129,7 +125,8 @@ class _LocalConnection(DaskConnection):
         except BaseException:
             self._local.close(at_once=True)
             raise
-        super().__init__(client, news, pid_of=self._pid_of_address)
+        scheduler = self._local.cluster.scheduler
+        super().__init__(client, news, pid_of=self._pid_of_address, scheduler=scheduler)
         self._local.on_worker_change(news.changed)
 
     def _pid_of_address(self, address: str) -> int | None:
@@ -167,12 +164,6 @@ def _address(scheduler: Any) -> str:
 
 def _is_client(thing: Any) -> bool:
     return isinstance(thing, distributed().Client)
-
-
-def _checked_ahead(n_ahead: int) -> int:
-    if isinstance(n_ahead, bool) or not isinstance(n_ahead, int) or n_ahead < 0:
-        raise ValueError(f"n_ahead={n_ahead!r} must be a whole number of calls, 0 or more.")
-    return n_ahead
 
 
 def _checked(theirs: Any, n_workers: int | None) -> Any:

@@ -43,13 +43,17 @@ class LocalDask:
         self._n_started = 0
         self._n_quick_deaths = 0
         try:
-            # Without a failure allowed, a worker that dies is an error and no silent second run.
             self.cluster = distributed().LocalCluster(
                 n_workers=0,
                 threads_per_worker=n_threads,
-                dashboard_address=None,
                 silence_logs=logging.CRITICAL,
-                scheduler_kwargs={"allowed_failures": 0},
+                scheduler_kwargs={
+                    # A worker that dies is an error and no silent second run.
+                    "allowed_failures": 0,
+                    # A server of pages is started even so, by default on a port that may be taken.
+                    "dashboard": False,
+                    "dashboard_address": "127.0.0.1:0",
+                },
             )
         except BaseException:
             self._folder.cleanup()

@@ -201,9 +201,6 @@ class _Engines(Connection):
                 "scheduler again."
             )
 
-    def drop(self, handle: Handle) -> None:
-        self.client.abort([handle], block=False)
-
     def disconnect(self, running: Collection[Handle]) -> None:
         self._leave()
 

@@ -9,7 +9,7 @@ A member of the family writes two classes::
         def submit(self, packed, done): ...   returns a handle
         def workers(self): ...                who is there now
         def disconnect(self, running): ...    give everything back
-        def drop(self, handle): ...           forget a call that has not begun
+        def drop(self, handles): ...          forget calls that have not begun
         def kill(self, handle): ...           end one running call (else `cannot_end` says why not)
 
 What members can rely on: every hook runs on threads of ours, never on the loop, so it may block,
@@ -19,14 +19,16 @@ set, every hook is bounded in time, and what is wrong with the engine is raised 
 `BackendError` that says what to do.
 
 What they need not care about: `done` may be called by any thread, early, late, twice or never
-after `kill` and `disconnect`; each call still ends exactly once. At most as many calls are handed
-over as there are workers now; all others wait in the scheduler's queue, where they can be
-cancelled. What travels is one `bytes` each way; `run_call` (as `Portable`) runs it over there.
+after `kill` and `disconnect`; each call still ends exactly once. As many calls are handed over as
+there are workers now, and short ones ahead of their turn where a member says so (`n_ahead`); all
+others wait in the scheduler's queue, where they can be cancelled. What travels is one `bytes` each
+way; `run_call` (as `Portable`) runs it over there.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,14 +36,25 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.executors.base import Backend, Listener
+from amltk_nb.scheduling.executors.flights import Answered, Death, NeverRanError
 from amltk_nb.scheduling.executors.session import Session
 from amltk_nb.scheduling.remote_call import pack_call
 from amltk_nb.scheduling.snapshot import BackendRecord, WorkerRecord
 
-__all__ = ["Connection", "Done", "Handle", "News", "RemoteBackend", "RemoteWorker"]
+__all__ = [
+    "Connection",
+    "Death",
+    "Done",
+    "Handle",
+    "NeverRanError",
+    "News",
+    "RemoteBackend",
+    "RemoteWorker",
+    "checked_ahead",
+]
 
 Handle: TypeAlias = Hashable  # the engine's name for a call: a key, a reference
-Done: TypeAlias = Callable[[bytes | BaseException], None]
+Done: TypeAlias = Callable[[Answered], None]
 
 
 class News(Protocol):
@@ -81,11 +94,26 @@ class Connection(ABC):
         Args:
             packed: from `pack_call`.
             done: to be called with the answer of `run_call`, or with what went wrong: a
-                `WorkerDiedError`, a `CancelledError` if the engine dropped it, any other error.
+                `WorkerDiedError`, a `Death` where others may have waited behind it, a
+                `CancelledError` if the engine dropped it, any other error.
 
         Raises:
             BackendError: the engine does not take it; only this call fails.
         """
+
+    def submit_many(self, calls: Sequence[tuple[bytes, Done]]) -> Sequence[Handle | Exception]:
+        """Submit several, in one go where the engine can do that.
+
+        Returns:
+            For each its handle, or why the engine does not take it.
+        """
+        return [self._submitted(packed, done) for packed, done in calls]
+
+    def _submitted(self, packed: bytes, done: Done) -> Handle | Exception:
+        try:
+            return self.submit(packed, done)
+        except Exception as error:
+            return error
 
     @abstractmethod
     def workers(self) -> Sequence[RemoteWorker]:
@@ -95,8 +123,13 @@ class Connection(ABC):
             BackendLostError: the engine is gone; the same as `News.lost`.
         """
 
-    def drop(self, handle: Handle) -> None:  # noqa: B027 - some engines begin everything at once
-        """Forget a call if it has not begun; nothing more is heard of it."""
+    def drop(self, handles: Collection[Handle]) -> Collection[Handle]:
+        """Forget those calls that have not begun, for good.
+
+        Returns:
+            Those that will never run, whatever happens; nothing counts that is said of them later.
+        """
+        return ()
 
     def kill(self, handle: Handle) -> None:
         """End one call, whether it runs or not, and no other; returns when it runs no more.
@@ -130,9 +163,11 @@ class RemoteBackend(Backend):
         "yourself"
     )
     poll_s: float = 1.0  # how often workers are asked for
-    # How many more calls to hand over for each worker: it need not wait for the next one, which
-    # then may wait behind a long one, and cannot be cancelled like one that is still here.
-    n_ahead: int = 0
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+    # How many more calls to hand over for each worker, which then need not wait for the next one;
+    # None: as many short ones as are worth it. They may wait behind a long one, so only engines
+    # should have some that can drop them again, or give them to whoever is free first.
+    n_ahead: int | None = 0
 
     def __init__(self, *, options: Mapping[str, Any], no_workers_after_s: float = 10.0) -> None:
         """Prepare; nothing is started.
@@ -230,3 +265,17 @@ class RemoteBackend(Backend):
             no_workers_after_s=self.no_workers_after_s,
             n_jobs_waiting=session.n_jobs_waiting if session is not None else None,
         )
+
+
+def checked_ahead(n_ahead: int | None) -> int | None:
+    """Check what a user wants handed over ahead.
+
+    Raises:
+        ValueError: no number of calls.
+    """
+    if n_ahead is None or (type(n_ahead) is int and n_ahead >= 0):
+        return n_ahead
+    raise ValueError(
+        f"n_ahead={n_ahead!r} must be a whole number of calls, 0 or more, or None for as many as "
+        "are worth it."
+    )
