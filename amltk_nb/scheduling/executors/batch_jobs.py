@@ -55,6 +55,10 @@ class _Job:
     waits: bool = True  # in the queue, as far as is known
     line: str = ""  # what the queue said of it last
 
+    def told(self) -> str:
+        known = f"{self.job_id} {'waits' if self.waits else 'runs'}"
+        return f"{known} (`{self.line}`)" if self.line else known
+
 
 @dataclass(slots=True)
 class _Pace:
@@ -193,9 +197,8 @@ class BatchJobs:
         if not absent or not self._asking.is_due(now):
             return refused
         self._asking.slow_down(now)
-        queue = self.order.system.queue()
-        if queue is None:
-            late = [job for job in absent if job.had_worker and now - job.since >= _GRACE_S]
+        if (queue := self.order.system.queue()) is None:
+            late = (job for job in absent if job.had_worker and now - job.since >= _GRACE_S)
             return [*refused, *(job for job in late if job not in refused)]
         return [*refused, *(job for job in absent if self._is_over(job, queue, now))]
 
@@ -205,7 +208,7 @@ class BatchJobs:
         listed = queue.get(_number(job.job_id))
         job.waits, job.line = (listed.waits, listed.line) if listed else (False, "")
         is_new = not job.had_worker and now - job.since < _SETTLE_S
-        return _number(job.job_id) not in queue and not is_new
+        return listed is None and not is_new
 
     def _bury(self, job: _Job) -> str:
         """Have the cluster forget a job, so that it makes room for another; returns why."""
@@ -255,20 +258,18 @@ class BatchJobs:
 
     def address(self) -> str | None:
         """Where the workers find Dask's scheduler; None: not started yet."""
-        scheduler = self.cluster.scheduler if self.cluster is not None else None
+        scheduler = getattr(self.cluster, "scheduler", None)
         return None if scheduler is None else str(scheduler.contact_address or scheduler.address)
 
     def why_nobody_came(self, after_s: float) -> str:
         """Say what is known of the jobs when the time for the first worker is over."""
         system = self.order.system.title
-        jobs = [job for job in self._jobs.values() if job.job_id]
-        known = ", ".join(_told_of(job) for job in jobs[:5])
+        known = ", ".join([job.told() for job in self._jobs.values() if job.job_id][:5])
         answered = f"{system} has the jobs: {known}" if known else self._last_failure
         return (
             f"No worker came within start_timeout={after_s:g} s. {answered or 'No job is there'}. "
-            "If they wait, the queue is long or asks for less than it was asked for; if they run, "
-            "their workers do not find this machine (interface=). Without start_timeout= the run "
-            "waits as long as the queue takes."
+            "If they wait, the queue is long, or they ask for more than there is; if they run, their "
+            "workers do not find this machine (interface=). Without start_timeout= the run waits."
         )
 
     def n_waiting(self) -> int:
@@ -293,11 +294,6 @@ class BatchJobs:
             if queue and _number(job_id) in queue:
                 command = [*shlex.split(self.order.cancel_command_used), job_id]
                 subprocess.run(command, capture_output=True, timeout=_CLOSE_S)
-
-
-def _told_of(job: _Job) -> str:
-    told = f"{job.job_id} {'waits' if job.waits else 'runs'}"
-    return f"{told} (`{job.line}`)" if job.line else told
 
 
 def _number(job_id: str | None) -> str:
