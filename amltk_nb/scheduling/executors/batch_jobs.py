@@ -268,8 +268,8 @@ class BatchJobs:
         answered = f"{system} has the jobs: {known}" if known else self._last_failure
         return (
             f"No worker came within start_timeout={after_s:g} s. {answered or 'No job is there'}. "
-            "If they wait, the queue is long, or they ask for more than there is; if they run, their "
-            "workers do not find this machine (interface=). Without start_timeout= the run waits."
+            "If they wait, the queue is long, or they ask for too much; if they run, their workers "
+            "do not find this machine (interface=). Without start_timeout= the run waits."
         )
 
     def n_waiting(self) -> int:
