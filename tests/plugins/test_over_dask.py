@@ -19,6 +19,7 @@ from amltk_nb import (
     Cache,
     Comm,
     EmissionsTrackerPlugin,
+    ExitCode,
     Limiter,
     Plugin,
     Progress,
@@ -243,6 +244,15 @@ class TestTalkOverDask(TalkContract):
 
     def a_worker_is_gone(self) -> None:
         self.cluster.add_worker()
+
+
+async def test_two_threads_of_a_worker_do_not_mix_what_they_print():
+    scheduler = Scheduler.with_dask(n_workers=1, threads_per_worker=2)
+    run = scheduler.start(end_on_empty=True)
+    futures = [scheduler.submit(talkers.say_in_turns, name, 100) for name in ("left", "right")]
+    assert await asyncio.wait_for(run.over(), LONG_S) == ExitCode.EXHAUSTED
+    for future, name in zip(futures, ("left", "right"), strict=True):
+        assert future.call.output.splitlines() == [f"{name} {i}" for i in range(100)]
 
 
 # --- a worker without the package

@@ -53,6 +53,8 @@ class Limits(NamedTuple):
 class Limited:
     """A function that runs within limits, in a child of whichever process calls it."""
 
+    is_elsewhere = True  # what acts on the process of a function must be put inside
+
     def __init__(self, fn: Callable[..., Any], limits: Limits) -> None:
         """Wrap a function; a coroutine function is run to its end in the child."""
         self.limits = limits

@@ -87,8 +87,7 @@ class Sealed(Channel):
         Raises:
             ConnectionAbortedError: somebody else has put something on the line.
         """
-        if self._is_broken:
-            raise ConnectionAbortedError("a message on this line is not from its other side")
+        self._check()
         try:
             data = os.read(self._fd, _READ_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -102,6 +101,10 @@ class Sealed(Channel):
         if self._is_broken:
             self._cut()  # what came before is true; whoever reads on learns of it then
         return messages
+
+    def _check(self) -> None:
+        if self._is_broken:
+            raise ConnectionAbortedError("a message on this line is not from its other side")
 
     def _cut(self) -> None:
         with socket.socket(fileno=os.dup(self._fd)) as line, suppress(OSError):
