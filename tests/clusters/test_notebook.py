@@ -1,4 +1,4 @@
-"""The notebook about engines, where a Slurm answers: its jobs run, and its outputs stay the same."""
+"""The notebook about engines, where a Slurm answers: jobs run, and outputs stay the same."""
 
 from __future__ import annotations
 
