@@ -1,7 +1,8 @@
 # Two commands do everything on a fresh machine with Python 3.11+, make and a network:
 #   make lab    sets up .venv and opens JupyterLab on the quickstart   (ARGS="--port 9999" is passed on)
 #   make test   sets up and runs everything CI runs, fast tests first
-# make bench compares it with its peers and writes docs/performance.md.
+# make bench compares it with its peers and writes docs/performance.md; make simulation has the engine
+# deal with a million calls on a thousand simulated workers and writes docs/scale.md.
 # The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-pythons,
 # test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
 # make test-clusters runs the whole contract over a real Slurm, Grid Engine, HTCondor, OAR and more, one at a time,
@@ -34,7 +35,7 @@ printf '== %s %s in %d s\n' '$@' "$$word" "$$(($$(date +%s) - began))"; test $$w
 endef
 
 .PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks notebooks test-pythons test-browser \
-        docs test-binder test-clusters chromium bench clean
+        docs test-binder test-clusters chromium bench simulation clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -126,6 +127,9 @@ test-binder: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(PY) -m tests.environments bench $(KERNELS)
 	$(PY) -m tests.bench $(ARGS)
+
+simulation: $(VENV)/.dev
+	$(PY) -m tests.simulation
 
 # --- what reads the code without running it
 
