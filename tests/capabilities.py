@@ -71,6 +71,11 @@ RETRY = "plugins/test_retry.py"
 CACHE = "plugins/test_cache.py"
 COMM = "plugins/test_comm.py"
 PROGRESS = "plugins/test_progress.py"
+OVER_DASK = "plugins/test_over_dask.py"
+OVER_RAY = "plugins/test_over_ray.py"
+TALK_OVER_DASK = f"{OVER_DASK}::TestTalkOverDask"
+NETWORK = "plugins/test_network_lines.py"
+OUTPUT = "scheduling/test_remote_output.py"
 RESOURCES = "plugins/test_resources.py"
 OWN = "plugins/test_own_plugins.py"
 PROCESS = "executors/test_process.py"
@@ -534,12 +539,44 @@ _PLUGINS = (
         *_in(COMM, "the_place_of_the_comm_is_taken", "other_names_for_it"),
     ),
     _shown(
+        "Plugins elsewhere",
+        "All of them over a real Dask; talks, reports, limits and prints over Ray as well.",
+        *_in(OVER_DASK, "a_limit_ends_its_call_and_the_worker_goes_on"),
+        *_in(OVER_DASK, "a_stored_result_spares_the_call"),
+        *_in(OVER_DASK, "a_call_whose_worker_died_is_tried_again"),
+        *_in(OVER_DASK, "wandb_and_codecarbon_go_along"),
+        *_in(OVER_DASK, "a_worker_without_this_package_says_what_the_plugin_needs"),
+        *_in(TALK_OVER_DASK, "it_opens_sends_asks_and_closes_in_this_order"),
+        *_in(TALK_OVER_DASK, "all_that_was_said_comes_in_order_and_before_the_end"),
+        *_in(TALK_OVER_DASK, "a_worker_killed_in_the_midst_of_a_request"),
+        *_in(TALK_OVER_DASK, "progress_comes_to_its_last_report_and_bars_report"),
+        f"{OVER_RAY}::TestTalkOverRay::test_a_call_that_is_ended_while_it_asks",
+    ),
+    _shown(
+        "Lines by network",
+        "Calls on other machines talk over TCP; nobody else is heard, and only then one listens.",
+        *_in(NETWORK, "who_does_not_know_the_token_is_not_heard"),
+        *_in(NETWORK, "what_was_overheard_cannot_be_said_again"),
+        *_in(NETWORK, "what_was_changed_on_the_way_is_not_unpickled"),
+        *_in(NETWORK, "nothing_listens_by_network_where_all_workers_are_here"),
+        *_in(NETWORK, "the_user_may_name_the_way", "a_worker_out_of_reach_says_what_to_do"),
+    ),
+    _shown(
+        "Output of calls elsewhere",
+        "What a call prints on a worker comes with its answer: its own, bounded, or not at all.",
+        *_in(OUTPUT, "two_at_a_time_do_not_mix", "a_call_that_fails_keeps_its_output"),
+        *_in(OUTPUT, "too_much_is_shortened_in_the_middle"),
+        *_in(OUTPUT, "it_is_in_the_record_of_the_call_unless_nobody_wants_it"),
+        *_in(OVER_DASK, "two_threads_of_a_worker_do_not_mix_what_they_print"),
+    ),
+    _shown(
         "`Progress`, `report`",
         "How far each call is, by its own reports or its tqdm loops, in every view.",
         *_in(PROGRESS, "the_last_report_always_comes_and_comes_before_the_end"),
         *_in(PROGRESS, "a_tqdm_loop_reports_by_itself", "text_and_html_show_it_live"),
         *_in(PROGRESS, "the_state_is_over_all_calls_and_shows_what_goes_on"),
         *_in(PROGRESS, "ten_thousand_reports_cost_little"),
+        *_in(PROGRESS, "calls_within_limits_report_from_their_own_process"),
     ),
     _shown(
         "`ResourceLimits`, `PynisherPlugin`",
