@@ -14,7 +14,6 @@ from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.executors.airflow_call import DAG_ID, SECRET_NAME
 from amltk_nb.scheduling.executors.airflow_connection import AirflowConnection, Post
 from amltk_nb.scheduling.executors.airflow_rest import AirflowApi, Auth, Site, require_httpx
-from amltk_nb.scheduling.executors.cpus import checked_workers
 from amltk_nb.scheduling.executors.remote import Connection, News, RemoteBackend
 
 __all__ = ["AirflowBackend"]
@@ -50,6 +49,9 @@ class AirflowBackend(RemoteBackend):
             MissingExtraError: httpx is not installed.
         """
         require_httpx()
+        for name, n in {"max_active": max_active, "max_bytes": max_bytes}.items():
+            if type(n) is not int or n < 1:
+                raise ValueError(f"{name}={n!r} must be a whole number, 1 at least.")
         times = {"poll": poll, "request_timeout": request_timeout, "lost_after": lost_after}
         for name, seconds in times.items():
             if not seconds > 0:
@@ -63,7 +65,7 @@ class AirflowBackend(RemoteBackend):
             verify=verify,
         )
         self._secret = _checked_secret(secret)
-        self._n_most = checked_workers(max_active) or 1
+        self._n_most = max_active
         self._max_bytes = max_bytes
         self._ask_every_s = poll
         super().__init__(
