@@ -3,8 +3,8 @@
 #   make test   sets up and runs everything CI runs, fast tests first
 # make bench compares it with its peers and writes docs/performance.md; make simulation has the engine
 # deal with a million calls on a thousand simulated workers and writes docs/scale.md.
-# The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-pythons,
-# test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
+# The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-engines,
+# test-pythons, test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
 # make test-clusters runs the whole contract over a real Slurm, Grid Engine, HTCondor, OAR and more, one at a time,
 # and installs what it can of them; make test runs a part of it, over Slurm.
 # make screenshots renews the pictures in docs/_static, make notebooks the outputs in notebooks/; both are committed.
@@ -34,7 +34,7 @@ if { $(1); }; then word=passed; else word=FAILED; fi; \
 printf '== %s %s in %d s\n' '$@' "$$word" "$$(($$(date +%s) - began))"; test $$word = passed
 endef
 
-.PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks notebooks test-pythons test-browser \
+.PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks notebooks test-engines test-pythons test-browser \
         docs test-binder test-clusters chromium bench simulation clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -77,11 +77,18 @@ lab: $(VENV)/.lab
 
 # --- tests, the fast ones first
 
-test: test-fast test-js test-kernels test-notebooks test-pythons test-browser docs test-binder
+test: test-fast test-js test-kernels test-notebooks test-engines test-pythons test-browser docs test-binder
+
+# Engines of others take seconds to start and gigabytes to run: one after another, by themselves.
+ENGINES := $(wildcard tests/executors/test_dask*.py tests/executors/test_ray.py tests/executors/test_airflow.py \
+    tests/plugins/test_over_*.py tests/guides/test_engine*.py) tests/clusters
+OTHER_STAGES := $(addprefix --ignore=,tests/kernels tests/browser tests/binder tests/notebooks $(ENGINES))
 
 test-fast: $(VENV)/.dev
-	$(call stage,$(call limit,600) $(PY) -m pytest tests --ignore=tests/kernels --ignore=tests/browser --ignore=tests/binder \
-	    --ignore=tests/notebooks $(ARGS))
+	$(call stage,$(call limit,600) $(PY) -m pytest tests $(OTHER_STAGES) $(ARGS))
+
+test-engines: $(VENV)/.dev
+	$(call stage,$(call limit,900) $(PY) -m pytest $(ENGINES) $(ARGS))
 
 test-clusters: $(VENV)/.dev
 	$(call stage,failed=; for file in tests/clusters/test_*.py; do printf '\n-- %s\n' "$$file"; \
@@ -107,8 +114,8 @@ SAME_EVERYWHERE := $(addprefix --ignore=tests/,test_capabilities.py test_house.p
 test-pythons: $(VENV)/.dev
 	$(call stage,failed=; for name in $(PYTHONS); do \
 	    $(PY) -m tests.environments --if-found $$name && test -x .venvs/$$name/bin/python || continue; \
-	    $(call limit,600) .venvs/$$name/bin/python -m pytest tests --ignore=tests/kernels --ignore=tests/browser \
-	        --ignore=tests/binder --ignore=tests/views --ignore=tests/notebooks $(SAME_EVERYWHERE) $(ARGS) || failed=yes; done; test -z "$$failed")
+	    $(call limit,600) .venvs/$$name/bin/python -m pytest tests $(OTHER_STAGES) --ignore=tests/views $(SAME_EVERYWHERE) $(ARGS) \
+	        || failed=yes; done; test -z "$$failed")
 
 test-browser: $(VENV)/.dev chromium
 	$(call stage,$(PY) -m tests.environments $(KERNELS) && $(call limit,900) $(PY) -m pytest tests/browser $(ARGS))
