@@ -9,9 +9,10 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,16 @@ from amltk_nb.errors import BackendLostError, BackendStartError, WorkerDiedError
 from tests.clusters.daemons import BatchSystem
 from tests.clusters.functions import job_number, mark, mark_and_wait
 from tests.clusters.waiting import until
-from tests.executors.contract import LONG_S, Contract, Gate, OutOfLuck, bad_luck, square
+from tests.executors.contract import (
+    LONG_S,
+    Contract,
+    Gate,
+    OutOfLuck,
+    bad_luck,
+    child_pids,
+    own_threads,
+    square,
+)
 
 __all__ = ["BatchContract", "is_wanted", "made", "seen_waiting", "started"]
 
@@ -69,6 +79,12 @@ def is_gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def pids_under(pids: Sequence[int]) -> set[int]:
+    """Processes that these have started."""
+    under = [psutil.Process(pid).children(recursive=True) for pid in pids]
+    return {process.pid for processes in under for process in processes}
 
 
 class BatchContract(Contract):
@@ -124,6 +140,19 @@ class BatchContract(Contract):
         self.is_empty(system)
         pids = {pid for _, _, pid in answers}
         until(lambda: all(map(is_gone, pids)), "the workers are gone")
+
+    def test_nothing_is_left_behind(self, system: BatchSystem):
+        """As in the contract, but that the system's own daemons have children as they like."""
+        threads, children = own_threads(), set[int]()
+        for n in range(3):
+            with self.open() as scheduler:
+                scheduler.on_start(partial(scheduler.map, square, range(20)))
+                assert scheduler.run() == ExitCode.EXHAUSTED
+            self.is_empty(system)
+            if n == 0:
+                children = child_pids()
+        assert own_threads() <= threads
+        assert child_pids() - pids_under(system.pids()) <= children
 
     async def test_one_call_is_ended_and_one_that_waits_never_runs(
         self, system: BatchSystem, gate: Gate

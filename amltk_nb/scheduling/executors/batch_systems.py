@@ -146,8 +146,9 @@ class _RefusedError(RuntimeError):
 
 def _ran(command: Sequence[str], shell: bool) -> str:
     """Run a command of the batch system; what it printed, or the reason why it failed."""
-    # The script is a file of upstream's that is gone when anybody reads of it.
-    said = re.sub(r"\S+\.sh$", "SCRIPT", command[0] if shell else shlex.join(command))
+    # The script is a file of upstream's that is gone when anybody reads of it; OAR gets its text.
+    words = [word if "\n" not in word else "SCRIPT" for word in command]
+    said = re.sub(r"\S+\.sh$", "SCRIPT", words[0] if shell else shlex.join(words))
     try:
         done = subprocess.run(
             command[0] if shell else command,
