@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tests.simulation.costs import CHECK_S, Engine
@@ -85,8 +85,8 @@ wait. So it takes a queue of {queue:,} calls for {workers:,} workers to get batc
 - **Batches** do this for you on processes, when much is submitted at once (`map`, a batch) rather
   than one call for each result.
 - **`n_ahead`** helps when calls are not much longer than the way there and back
-  ({d.costs.latency_s}), and only as long as the narrow place has room. For longer ones it makes
-  calls wait behind others, so leave it alone.
+  ({d.costs.latency_s}), and only as long as the narrow place has room. It is chosen by itself,
+  from what is measured during the run; 0 is for calls that must not run twice when a worker dies.
 - **Callbacks run on that same thread.** One that takes a millisecond makes every call a
   millisecond dearer: a thousand workers then need calls of a second or more.
 
@@ -223,9 +223,16 @@ def _busy_from(sweep: Sweep) -> str:
 
 
 def _machine() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("amltk-nb", "distributed"))
+    packages = ", ".join(map(_installed, ("amltk-nb", "distributed")))
     return (
         f"Measured on {os.cpu_count()} CPUs, {platform.system()}, Python "
         f"{platform.python_version()}; {packages}; load average {os.getloadavg()[2]:.1f} over the "
         "last quarter of an hour."
     )
+
+
+def _installed(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:  # a page for a test, where nothing is measured
+        return f"no {name}"
