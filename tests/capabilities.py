@@ -75,6 +75,7 @@ OVER_DASK = "plugins/test_over_dask.py"
 OVER_RAY = "plugins/test_over_ray.py"
 TALK_OVER_DASK = f"{OVER_DASK}::TestTalkOverDask"
 NETWORK = "plugins/test_network_lines.py"
+OTHER_MACHINE = "plugins/test_other_machine.py"
 OUTPUT = "scheduling/test_remote_output.py"
 RESOURCES = "plugins/test_resources.py"
 OWN = "plugins/test_own_plugins.py"
@@ -83,6 +84,8 @@ CONTRACT = "executors/test_contract.py"
 LOKY = "executors/test_loky.py"
 RAY = "executors/test_ray.py"
 IPYPARALLEL = "clusters/test_ipyparallel.py"
+AIRFLOW = "clusters/test_airflow.py"
+AIRFLOW_REST = "executors/test_airflow.py"
 DASK = "executors/test_dask.py"
 REMOTE = "executors/test_remote.py"
 SCRIPTS = "guides/test_scripts.py"
@@ -288,7 +291,34 @@ _SCHEDULER = (
         f"{IPYPARALLEL}::TestUsersEngines::test_a_dead_engine_is_an_error_and_not_waited_for",
         *_in(IPYPARALLEL, "engines_of_our_own_from_start_to_end"),
     ),
-    _absent("Airflow", "Not yet."),
+    _shown(
+        "`with_airflow`, `AirflowExecutor`",
+        "Runs of one DAG of Airflow 3, over its REST API; each started once, whatever requests do.",
+        *_in(AIRFLOW, "what_waits_never_runs_and_what_runs_is_stopped"),
+        *_in(AIRFLOW, "a_task_that_is_killed_is_an_error_and_not_run_again"),
+        *_in(AIRFLOW_REST, "a_run_that_may_have_been_started_is_started_once"),
+        *_in(AIRFLOW_REST, "an_airflow_that_is_gone_ends_the_run"),
+        *_in(AIRFLOW_REST, "what_is_in_the_way_is_said_with_what_to_do"),
+        *_in(AIRFLOW_REST, "the_verbs_of_concurrent_futures"),
+    ),
+    _shown(
+        "Signed calls and answers on Airflow",
+        "With a secret on both sides, neither opens what others have made or changed.",
+        *_in(AIRFLOW, "a_call_without_the_secret_is_not_run"),
+        *_in(AIRFLOW_REST, "an_answer_without_the_right_signature_is_not_opened"),
+        *_in(AIRFLOW_REST, "a_signed_call_cannot_be_run_under_another_name"),
+    ),
+    _shown(
+        "`python -m amltk_nb.airflow_dag`",
+        "Puts the DAG there, or a newer one in its place; leaves other files alone.",
+        *_in(AIRFLOW_REST, "the_command_puts_the_dag_there"),
+        *_in(AIRFLOW_REST, "an_older_dag_of_ours_is_replaced_and_nothing_else"),
+    ),
+    _shown(
+        "A whole scheduler in one task of Airflow",
+        "The file of the documentation, run.",
+        *_in(AIRFLOW, "a_whole_scheduler_in_one_task_as_documented"),
+    ),
     _shown(
         "`run`",
         "Blocks until the end and says how it ended; in a notebook, too.",
@@ -555,6 +585,8 @@ _PLUGINS = (
     _shown(
         "Lines by network",
         "Calls on other machines talk over TCP; nobody else is heard, and only then one listens.",
+        *_in(OTHER_MACHINE, "a_call_there_talks_and_all_it_says_comes_before_its_end"),
+        *_in(OTHER_MACHINE, "its_worker_is_killed_in_the_midst_of_a_request"),
         *_in(NETWORK, "who_does_not_know_the_token_is_not_heard"),
         *_in(NETWORK, "what_was_overheard_cannot_be_said_again"),
         *_in(NETWORK, "what_was_changed_on_the_way_is_not_unpickled"),

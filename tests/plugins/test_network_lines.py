@@ -276,14 +276,14 @@ async def test_a_scheduler_that_listens_for_its_own_machine_says_so():
 
 
 async def test_what_only_reports_goes_on_and_warns_once():
-    remote_end._out_of_reach.clear()
+    remote_end._warned_of.clear()
     ticket = RemoteTicket(None, free_place(), "elsewhere", 1, bytes(16))
     with pytest.warns(UserWarning, match="no progress is shown of this worker's calls: this"):
         with pytest.raises(CommClosedError):
             ticket.connect(wait=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(CommClosedError, match="could not be reached before"):
+        with pytest.raises(CommClosedError, match="it could not be reached before"):
             ticket.connect(wait=False)
 
 
