@@ -55,6 +55,9 @@ def _of_a_batch_system(suite: str) -> tuple[str, ...]:
 
 EVENTS = "test_events.py"
 SLURM = "clusters/test_slurm.py"
+SAVED = "notebooks/test_saved.py"
+ENGINES_PAGE = "guides/test_engines_page.py"
+WORLD = "simulation/test_world.py"
 JOB_SCRIPT = "clusters/test_job_script.py"
 RUN = "scheduling/test_run.py"
 SCHEDULER = "scheduling/test_scheduler.py"
@@ -274,6 +277,30 @@ _SCHEDULER = (
         "Nobody is there to run calls: told with the seconds, again and again.",
         *_in(REMOTE, "nobody_there_is_told_again_and_again_with_the_time"),
         *_in(DASK, "all_workers_gone_and_the_scheduler_too"),
+    ),
+    _shown(
+        "Executors of Dask's clients",
+        "`Scheduler(client.get_executor())`: equal calls are run each for itself.",
+        *_in("guides/test_engine_scripts.py", "on_dask"),
+        *_in("clusters/test_guide_scripts.py", "in_jobs"),
+    ),
+    _shown(
+        "One line from processes to a cluster",
+        "The same search on processes, Dask and Slurm, with the same outcome; what each engine "
+        "promises is on one page, which is checked against the engines.",
+        *_in(SAVED, "outgrow_one_machine_finds_the_same_on_each_engine_and_names_no_place"),
+        *_in(
+            "clusters/test_notebook.py",
+            "its_search_runs_in_jobs_and_shows_what_the_saved_file_shows",
+        ),
+        *_in(ENGINES_PAGE, "an_engine_says_the_same_of_itself"),
+        *_in(ENGINES_PAGE, "giving_up_when_nobody_is_there"),
+    ),
+    _shown(
+        "A thousand workers",
+        "How far one scheduler goes: the engine itself in simulated time, `make simulation`.",
+        *_in(WORLD, "how_long_it_takes", "batches_of_the_engine_spare_messages"),
+        *_in(WORLD, "a_thousand_workers_are_busy_with_long_calls_and_idle_with_short_ones"),
     ),
     _absent("`with_dask_jobqueue`", "Left out: each cluster has a constructor of its own."),
     _shown(
