@@ -235,7 +235,11 @@ def test_what_its_user_may_not_do_costs_the_call_only(server: AirflowServer):
         assert told.run(add, 1) == 2
 
 
-def test_a_dag_that_is_paused_or_not_run_is_waited_for_and_said(server: AirflowServer):
+def test_a_dag_that_is_paused_or_not_run_is_waited_for_and_said(
+    server: AirflowServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("amltk_nb.scheduling.executors.airflow_connection._LOOK_S", 0.05)
+    monkeypatch.setattr("amltk_nb.scheduling.executors.airflow.AirflowBackend.poll_s", 0.05)
     with driver(server, no_workers_after=0.1) as told:
         assert told.run(add, 1) == 2
         server.is_paused = True
