@@ -122,6 +122,7 @@ def test_threads_of_the_only_call_print_for_it():
     assert ran(with_threads).output == "in a thread\n"
 
 
+@pytest.mark.may_block  # as an engine's own thread with a loop does
 async def test_a_coroutine_prints_for_its_call_where_the_thread_has_a_loop_already():
     async def later() -> str:
         await asyncio.sleep(0)
