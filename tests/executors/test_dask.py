@@ -19,6 +19,7 @@ import pytest
 
 from amltk_nb import ExitCode, Scheduler
 from amltk_nb.errors import (
+    BackendError,
     BackendLostError,
     BackendStartError,
     MissingExtraError,
@@ -326,6 +327,18 @@ async def test_a_worker_without_this_package_runs_calls(tmp_path: Path, gate: Ga
             await scheduler.submit(fail)
         run.stop()
         await run
+
+
+async def test_a_worker_of_another_version_is_an_error_that_says_so(tmp_path: Path):
+    with DaskProcesses(tmp_path) as processes:
+        processes.add_worker(other_version=True)
+        scheduler = Scheduler.with_dask(processes.address, connect_timeout=LONG_S)
+        run = scheduler.start()
+        call = scheduler.submit(square, 3)
+        with pytest.raises(BackendError, match="needs the Python and the cloudpickle of here"):
+            await asyncio.wait_for(call, LONG_S)
+        run.stop()
+        assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.STOPPED
 
 
 async def test_all_workers_gone_and_the_scheduler_too(tmp_path: Path, gate: Gate):

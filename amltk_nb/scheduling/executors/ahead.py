@@ -16,6 +16,7 @@ __all__ = ["Pace", "Sample"]
 
 _LONG_S = 0.1  # the wait for the next call is nothing beside a call of this length
 _SHARE = 0.03  # of a call's length that a worker may wait without it being worth anything
+_SHARE_AHEAD = 0.2  # the same with calls ahead: a worker itself takes a while between two calls
 _N_MOST = 16  # for each worker; more would only wait longer where they cannot be seen
 _N_KEPT = 9  # measured ways; the middle one of so many says what is usual
 _FORGETTING = 0.9  # a slow call is forgotten after some quick ones, as in the scheduler's queue
@@ -56,6 +57,14 @@ class Pace:
         return self._n_ahead
 
     @property
+    def n_refilled(self) -> int:
+        """How many calls for each worker to hand over at least in one go.
+
+        Half of those ahead: they cost an engine little more than a single one does.
+        """
+        return 0 if self._is_fixed else self._n_ahead // 2
+
+    @property
     def late_s(self) -> float:
         """After how long a call that was handed over must be behind one that takes long."""
         return self._late_s
@@ -80,7 +89,7 @@ class Pace:
         """Say how long news travelled; None: not longer than calls ahead have bridged."""
         if not sample.is_ahead:
             return max(0.0, sample.under_way_s - sample.seconds)
-        if waited_s <= _SHARE * self._length_s:
+        if waited_s <= _SHARE_AHEAD * self._length_s:
             return None
         return waited_s + self._n_ahead * self._length_s
 

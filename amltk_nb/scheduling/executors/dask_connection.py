@@ -19,7 +19,10 @@ from concurrent.futures import CancelledError
 from typing import Any
 from uuid import uuid4
 
+import cloudpickle
+
 from amltk_nb.errors import (
+    BackendError,
     BackendLostError,
     BackendStartError,
     CannotEndError,
@@ -169,7 +172,16 @@ class DaskConnection(Connection):
             if not self._is_closing and self.client.status != "running":
                 self._news.lost(self._lost_error(error))
             return CancelledError(str(error))
-        return error
+        if not isinstance(error, Exception):
+            return error
+        told = BackendError(
+            f"Dask: a worker could not begin the call: {type(error).__name__}: {error}. It needs "
+            "the Python and the cloudpickle of here (pip install cloudpickle=="
+            f"{cloudpickle.__version__}); client.get_versions() compares them. Other calls are not "
+            "affected."
+        )
+        told.__cause__ = error
+        return told
 
     def _death(self, error: Any) -> Death:
         last = getattr(error, "last_worker", None)

@@ -49,6 +49,7 @@ class RayBackend(RemoteBackend):
     """Runs calls on the Ray of this process, on another one, or on one of its own."""
 
     name = "RayExecutor"
+    n_ahead = None  # they wait in this process, and go to whoever is free first
 
     def __init__(
         self,
@@ -201,11 +202,16 @@ def _portable_task(packed_run: bytes) -> Callable[[bytes], bytes]:
     return amltk_nb_call
 
 
+_names: list[str] = []  # of the worker's node
+
+
 def _run_in_worker(packed: bytes) -> bytes:
     import ray
 
-    node_id = ray.get_runtime_context().get_node_id()
-    return run_call(packed, _node_name(socket.gethostname(), node_id))
+    if not _names:  # a tenth of a millisecond, for each call
+        node_id = ray.get_runtime_context().get_node_id()
+        _names.append(_node_name(socket.gethostname(), node_id))
+    return run_call(packed, _names[0])
 
 
 def _node_name(host: str, node_id: str) -> str:

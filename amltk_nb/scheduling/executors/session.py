@@ -55,6 +55,7 @@ class Session:
         self._pace = Pace(backend.n_ahead)
         self._clock = backend.clock
         self._n_started = 0
+        self._is_filling = False  # whether more calls are being handed over just now
         self._flights: dict[Call, Flight] = {}  # in the order of hand-over
         self._orders: SimpleQueue[Callable[[Connection], None] | None] = SimpleQueue()
         self._to_submit: deque[Flight] = deque()
@@ -89,8 +90,13 @@ class Session:
         with self._lock:
             if self._over:
                 return 0
-            n_ahead = 0 if self._is_late() else self._pace.n_ahead
-            return max(0, self.n_slots * (1 + n_ahead) - len(self._flights))
+            n_ahead, n_refilled = self._pace.n_ahead, self._pace.n_refilled
+            if self._is_late():
+                n_ahead = n_refilled = 0
+            n_free = self.n_slots * (1 + n_ahead) - len(self._flights)
+            enough = self.n_slots * n_refilled
+            self._is_filling = n_free > 0 and (self._is_filling or n_free >= enough)
+            return n_free if self._is_filling else 0
 
     def _is_late(self) -> bool:
         """Whether a call takes far longer than expected: then others would wait behind it."""
