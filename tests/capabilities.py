@@ -90,6 +90,8 @@ IPYPARALLEL = "clusters/test_ipyparallel.py"
 AIRFLOW = "clusters/test_airflow.py"
 AIRFLOW_REST = "executors/test_airflow.py"
 DASK = "executors/test_dask.py"
+DASK_AHEAD = "executors/test_dask_ahead.py"
+AHEAD = "executors/test_remote_ahead.py"
 REMOTE = "executors/test_remote.py"
 SCRIPTS = "guides/test_scripts.py"
 TASK_SCRIPTS = "guides/test_task_scripts.py"
@@ -271,6 +273,22 @@ _SCHEDULER = (
         f"{DASK}::TestDaskFromTheCommandLine::test_equal_calls_all_run",
         *_in(DASK, "a_client_of_yours_stays_open", "an_asynchronous_client_is_refused"),
         *_in(DASK, "a_worker_without_this_package_runs_calls", "nobody_at_the_address"),
+    ),
+    _shown(
+        "Short calls ahead",
+        "Calls of some milliseconds are handed over ahead, by measurement; what has not begun can "
+        "be cancelled, is taken back from behind a long call, and outlives its worker.",
+        *_in(AHEAD, "none_until_calls_are_known_to_be_short", "none_when_calls_take_long"),
+        *_in(AHEAD, "what_waits_behind_a_long_call_runs_elsewhere"),
+        *_in(DASK_AHEAD, "one_that_waits_at_a_worker_is_cancelled_and_never_runs"),
+        *_in(DASK_AHEAD, "what_waits_at_a_worker_that_dies_runs_elsewhere_once"),
+    ),
+    _shown(
+        "Nothing runs twice on a Dask cluster of its own",
+        "Neither a call whose worker died, nor one that had ended there with its answer unseen.",
+        f"{DASK}::TestDaskOfOurOwn::test_a_dead_worker_costs_its_call_and_is_replaced",
+        *_in(DASK_AHEAD, "what_has_ended_on_a_worker_that_died_since_is_not_run_again"),
+        *_in(DASK, "a_worker_of_another_version_is_an_error_that_says_so"),
     ),
     _shown(
         "`on_no_workers`",
