@@ -243,7 +243,6 @@ _SCHEDULER = (
         "Workers are jobs of Slurm; refusals say why, lost jobs are replaced, none is left behind.",
         *_of_a_batch_system(f"{SLURM}::TestSlurm"),
         *_in(SLURM, "a_job_that_is_cancelled_in_the_queue_is_replaced"),
-        *_in(SLURM, "flags_of_the_submit_command_reach_slurm"),
         *_in(SLURM, "no_job_outlives_a_notebook_that_is_killed"),
     ),
     _shown(
