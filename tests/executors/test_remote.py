@@ -24,6 +24,7 @@ from amltk_nb.errors import (
     WorkerDiedError,
 )
 from amltk_nb.scheduling.call import Call
+from amltk_nb.scheduling.executors.ahead import Pace
 from amltk_nb.scheduling.executors.remote import (
     Connection,
     Done,
@@ -384,6 +385,40 @@ def test_one_that_is_found_lost_when_asked_for_workers(backend: HandBackend, dri
     engine.news.changed()
     assert driver.error(call) is engine.wrong_with_workers
     driver.wait_for(lambda: driver.lost_errors == [engine.wrong_with_workers])
+
+
+class FaultyEngine(HandEngine):
+    def submit_many(self, calls: Sequence[tuple[bytes, Done]]) -> Sequence[Handle | Exception]:
+        raise RuntimeError("not foreseen")
+
+
+class FaultyBackend(HandBackend):
+    engine_type = FaultyEngine
+
+
+def test_a_fault_of_an_engine_ends_the_run_and_does_not_leave_it_waiting():
+    backend = FaultyBackend()
+    with Driver(backend) as driver:
+        call = driver.submit(add, 1)
+        error = driver.error(call)
+        assert isinstance(error, BackendLostError)
+        assert "HandExecutor failed in a way that was not foreseen" in str(error)
+        driver.wait_for(lambda: driver.lost_errors == [error])
+    assert backend.engine().given_up == []
+
+
+def test_a_fault_in_taking_answers_in_ends_the_run(
+    backend: HandBackend, driver: Driver, monkeypatch: pytest.MonkeyPatch
+):
+    def learn(*_: object) -> None:
+        raise OverflowError("not foreseen")
+
+    monkeypatch.setattr(Pace, "learn", learn)
+    engine = backend.engine()
+    calls = handed_over(driver, engine, 2)
+    engine.run(0)
+    assert isinstance(driver.error(calls[1]), BackendLostError)
+    driver.wait_for(lambda: driver.lost_errors != [])
 
 
 def test_a_passing_fault_in_asking_for_workers_changes_nothing(

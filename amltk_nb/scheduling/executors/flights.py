@@ -8,7 +8,13 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from amltk_nb.errors import AmltkError, BackendError, BackendStartError, WorkerDiedError
+from amltk_nb.errors import (
+    AmltkError,
+    BackendError,
+    BackendLostError,
+    BackendStartError,
+    WorkerDiedError,
+)
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.remote_call import read_answer
 
@@ -23,6 +29,7 @@ __all__ = [
     "NeverRanError",
     "cancelled",
     "could_not_start",
+    "failed",
     "outcome",
     "refused",
 ]
@@ -134,6 +141,17 @@ def could_not_start(error: BaseException, name: str) -> BaseException:
     )
     explained.__cause__ = error
     return explained
+
+
+def failed(error: BaseException, name: str) -> BackendLostError:
+    """Say of a fault that nobody has foreseen what it means here."""
+    lost = BackendLostError(
+        f"{name} failed in a way that was not foreseen, so nothing can run any more: "
+        f"{type(error).__name__}: {error}. Calls under way may have run to their end unseen; see "
+        "the cause above, then start the scheduler again."
+    )
+    lost.__cause__ = error
+    return lost
 
 
 def refused(error: Exception, call: Call, name: str) -> Exception:

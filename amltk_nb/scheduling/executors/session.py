@@ -29,6 +29,7 @@ from amltk_nb.scheduling.executors.flights import (
     NeverRanError,
     cancelled,
     could_not_start,
+    failed,
     outcome,
     refused,
 )
@@ -76,7 +77,7 @@ class Session:
         self.waiting_for: str | None = f"{backend.name} to start"
         self.waiting_since: float | None = time.time()
         self._asker = self._thread("asks", self._live)
-        self._taker = self._thread("takes", self._take_answers)
+        self._taker = self._thread("takes", self._take_in)
 
     def begin(self) -> None:
         """Connect, in a thread of its own."""
@@ -205,6 +206,8 @@ class Session:
         try:
             if not self.closing.is_set():
                 self._serve(connection)
+        except BaseException as error:  # nobody would ask or submit anything any more
+            self.lost(failed(error, self._backend.name))
         finally:
             self._disconnect(connection)
 
@@ -400,6 +403,12 @@ class Session:
             self._answered_after_look(flight, answer)
         else:
             self._answers.put([(flight, answer)])
+
+    def _take_in(self) -> None:
+        try:
+            self._take_answers()
+        except BaseException as error:  # nobody would hear of any end any more
+            self.lost(failed(error, self._backend.name))
 
     def _take_answers(self) -> None:
         while (answers := self._answers.get()) is not None:
