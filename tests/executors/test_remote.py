@@ -34,6 +34,7 @@ from amltk_nb.scheduling.executors.remote import (
     RemoteWorker,
 )
 from amltk_nb.scheduling.remote_call import Portable, pack_call, read_answer, run_call
+from amltk_nb.scheduling.shipping import RemoteError
 from tests.executors.driver import TIMEOUT_S, Driver
 
 
@@ -526,6 +527,46 @@ def test_a_result_that_cannot_travel_is_explained():
     assert isinstance(answer.error, NotPicklableError)
     assert "a _thread.lock" in str(answer.error)
     assert (answer.pid, answer.worker) == (os.getpid(), None)
+
+
+class Quits:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.exit, ("while it is loaded",)
+
+
+class QuitsAsError(Quits, Exception):
+    pass
+
+
+def raise_what_quits() -> None:
+    raise QuitsAsError
+
+
+@pytest.mark.parametrize(
+    ("fn", "kind", "text"),
+    [
+        (Quits, NotPicklableError, "while it is loaded"),
+        (raise_what_quits, RemoteError, "QuitsAsError"),
+    ],
+)
+def test_a_result_whose_loading_wants_to_exit_is_an_error_as_any_other(
+    backend: HandBackend,
+    driver: Driver,
+    fn: Callable[[], object],
+    kind: type[Exception],
+    text: str,
+):
+    engine = backend.engine()
+    quitting = driver.submit(fn)
+    engine.wait_for(lambda: len(engine.submitted) == 1)
+    engine.run(0)
+    error = driver.error(quitting)
+    assert type(error) is kind
+    assert text in str(error)
+    other = driver.submit(add, 1)
+    engine.wait_for(lambda: len(engine.submitted) == 2)
+    engine.run(1)
+    assert driver.value(other) == 2
 
 
 def test_it_runs_where_the_package_is_not_installed():

@@ -117,7 +117,7 @@ def outcome(flight: Flight, answer: bytes | BaseException) -> Outcome:
         return Outcome(call, error=answer, worker=call.worker)
     try:
         told = read_answer(answer, call.describe())
-    except Exception as error:  # not what `run_call` makes: another version, or no answer at all
+    except (Exception, SystemExit) as error:  # of another version, or no answer at all
         wrong = BackendError(
             f"The answer to call {call.id} of {call.describe()}() cannot be read: {error!r}. "
             "Its worker may run another version of Python or cloudpickle."
