@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection, Iterator
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amltk_nb.errors import WorkerDiedError
-from amltk_nb.scheduling.call import Call
+from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.executors.ahead import Pace, Sample
 from amltk_nb.scheduling.executors.flights import Deaths, Flight
 from amltk_nb.scheduling.executors.remote import Death, Handle, NeverRanError
-from tests.executors.driver import Driver
+from tests.executors.driver import TIMEOUT_S, Driver
 from tests.executors.test_remote import HandBackend, HandEngine, add
 
 
@@ -33,12 +35,15 @@ class QueueingEngine(HandEngine):
         super().__init__(*args)
         self.begun: set[Handle] = set()
         self.asked: list[Handle] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self.wrong_with_dropping: Exception | None = None
 
     def drop(self, handles: Collection[Handle]) -> Collection[Handle]:
         with self._news:
             self.asked += handles
             self._news.notify_all()
+        assert self.may_answer.wait(TIMEOUT_S)
         if self.wrong_with_dropping is not None:
             raise self.wrong_with_dropping
         return [handle for handle in handles if handle not in self.begun]
@@ -271,6 +276,36 @@ def test_a_call_ahead_that_began_just_now_goes_on_where_nothing_ends():
         assert driver.end(calls[2]) is False  # that is known now
         engine.answer(2, seconds=0.005)
         assert driver.value(calls[2]) == 2
+
+
+def test_one_that_never_began_and_could_not_be_dropped_ends_once():
+    backend = QueueingWhereNothingEnds()
+    backend.n_ahead = 1
+    with SlowListener(backend) as driver:
+        engine = backend.queueing()
+        calls = [driver.submit(add, n) for n in range(3)]
+        engine.wait_for(lambda: len(engine.submitted) == 3)
+        engine.wrong_with_dropping = TimeoutError("a busy worker")
+        engine.may_answer = driver.is_hearing  # fails while the listener hears that it has ended
+        assert driver.end(calls[2]) is True
+        engine.wait_for(lambda: engine.asked == [2])
+        engine.submitted[2][1](NeverRanError())
+        assert driver.outcome(calls[2]).cancelled
+        engine.run(0)
+        assert driver.value(calls[0]) == 1
+        assert driver.returned_ids == []
+        assert driver.log_texts("warning") == []
+
+
+class SlowListener(Driver):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.is_hearing = threading.Event()
+
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
+        self.is_hearing.set()
+        time.sleep(0.05)
+        super().ended(outcomes)
 
 
 # --- dead workers

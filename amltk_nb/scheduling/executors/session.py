@@ -309,12 +309,18 @@ class Session:
     def _kill(self, connection: Connection, flight: Flight) -> None:
         try:
             self._end(connection, flight)
-        except Exception as error:
-            flight.ending = flight.is_ahead = False  # it goes on, so its own end will be told
-            why = error if isinstance(error, CannotEndError) else repr(error)
-            self.log("warning", f"call {flight.call.id} could not be ended and goes on: {why}")
-            return
-        self._answered_after_look(flight, CancelledError())
+        except BaseException as error:  # of a library's event loop, which may be closing, too
+            self._goes_on(flight, error)
+        else:
+            self._answered_after_look(flight, CancelledError())
+
+    def _goes_on(self, flight: Flight, error: BaseException) -> None:
+        with self._lock:
+            if self._flights.get(flight.call) is not flight:
+                return  # it has ended meanwhile, or was given back: as cancelled
+            flight.ending = flight.is_ahead = False  # so its own end will be told
+        why = error if isinstance(error, CannotEndError) else repr(error)
+        self.log("warning", f"call {flight.call.id} could not be ended and goes on: {why}")
 
     def _end(self, connection: Connection, flight: Flight) -> None:
         if flight.is_ahead and flight.handle in connection.drop([flight.handle]):
