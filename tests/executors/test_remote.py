@@ -388,6 +388,18 @@ def test_one_that_is_found_lost_when_asked_for_workers(backend: HandBackend, dri
     driver.wait_for(lambda: driver.lost_errors == [engine.wrong_with_workers])
 
 
+def test_one_that_is_found_lost_when_it_is_given_a_call_does_not_use_up_the_queue(
+    backend: HandBackend, driver: Driver
+):
+    engine = backend.engine()
+    engine.refusal = lost = BackendLostError("it is gone")
+    calls = [driver.submit(add, n) for n in range(5)]
+    driver.wait_for(lambda: driver.lost_errors == [lost])
+    assert backend.slots() == 0
+    assert all(driver.error(call) is lost for call in calls[: len(driver.outcomes)])
+    assert len(driver.outcomes) <= 2
+
+
 class FaultyEngine(HandEngine):
     def submit_many(self, calls: Sequence[tuple[bytes, Done]]) -> Sequence[Handle | Exception]:
         raise RuntimeError("not foreseen")

@@ -98,6 +98,7 @@ class Connection(ABC):
                 `CancelledError` if the engine dropped it, any other error.
 
         Raises:
+            BackendLostError: the engine is gone; the same as `News.lost`.
             BackendError: the engine does not take it; only this call fails.
         """
 

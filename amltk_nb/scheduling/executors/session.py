@@ -243,7 +243,9 @@ class Session:
         flights = [flight for flight in flights if flight not in ended]
         calls = [(flight.call.payload, partial(self._answered, flight)) for flight in flights]
         for flight, handle in zip(flights, connection.submit_many(calls), strict=True):
-            if isinstance(handle, Exception):
+            if isinstance(handle, BackendLostError):
+                self.lost(handle)
+            elif isinstance(handle, Exception):
                 self._answered(flight, refused(handle, flight.call, self._backend.name))
             elif self._is_to_end(flight, handle):
                 self._begin_kill(connection, flight)
