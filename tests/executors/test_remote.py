@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
@@ -282,6 +285,49 @@ def test_a_call_that_the_engine_dropped_is_cancelled(backend: HandBackend, drive
     (call,) = handed_over(driver, engine, 1)
     engine.submitted[0][1](CancelledError())
     assert driver.outcome(call).cancelled
+
+
+class Noted(Exception):
+    """One that can be known by a weak reference."""
+
+
+def test_an_answer_is_let_go_of_before_the_next_one_comes(backend: HandBackend, driver: Driver):
+    backend.poll_s = 1_000.0
+    engine = backend.engine()
+    handed_over(driver, engine, 1)
+    _, done = engine.submitted.pop()
+    done(answer := Noted())
+    kept = weakref.ref(answer)
+    del answer, done
+    driver.wait_for(lambda: driver.outcomes != [])
+    driver.outcomes.clear()
+    gone_by(lambda: kept() is None)
+
+
+def test_a_call_that_could_not_be_ended_is_let_go_of(backend: HandBackend, driver: Driver):
+    backend.poll_s = 1_000.0
+    engine = backend.engine()
+    engine.kill_error = CannotEndError("out of reach")
+    noted = Noted("noted")
+    kept = weakref.ref(noted)
+    call = driver.submit(str, noted)
+    engine.wait_for(lambda: len(engine.submitted) == 1)
+    assert driver.end(call) is True
+    driver.wait_for(lambda: driver.log_texts("warning") != [])
+    engine.run(0)
+    assert driver.value(call) == "noted"
+    driver.outcomes.clear()
+    engine.submitted.clear()
+    del call, noted
+    gone_by(lambda: kept() is None)
+
+
+def gone_by(is_gone: Callable[[], bool]) -> None:
+    until = time.monotonic() + 5
+    while not is_gone():
+        gc.collect()
+        assert time.monotonic() < until, "it is kept"
+        time.sleep(0.01)
 
 
 # --- ending

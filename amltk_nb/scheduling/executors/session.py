@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from functools import partial
 from itertools import takewhile
 from queue import Empty, SimpleQueue
@@ -230,6 +231,7 @@ class Session:
             if order is None:
                 return
             order(connection)
+            del order  # it may know a call
 
     def _submit(self, connection: Connection) -> None:
         """Submit all that is to be submitted."""
@@ -420,14 +422,14 @@ class Session:
 
     def _take_answers(self) -> None:
         while (answers := self._answers.get()) is not None:
-            try:
+            more: list[tuple[Flight, Answered]] | None = answers
+            with suppress(Empty):
                 while (more := self._answers.get_nowait()) is not None:
                     answers += more
-            except Empty:
-                self._take(answers)
-            else:
-                self._take(answers)
+            self._take(answers)
+            if more is None:
                 return
+            del answers, more  # else big results would be kept until the next ones come
 
     def _take(self, answers: list[tuple[Flight, Answered]]) -> None:
         """Report each call's first answer; an engine may say more than that."""
