@@ -273,6 +273,12 @@ def test_workers_of_somebody_elses_cluster_cannot_be_wished_for():
         Scheduler.with_dask("tcp://127.0.0.1:8786", n_workers=3)
 
 
+@pytest.mark.parametrize("name", ["n_workers", "threads_per_worker"])
+def test_too_few_workers_are_named_as_the_user_did(name: str):
+    with pytest.raises(ValueError, match=f"^{name}=0 leaves nobody"):
+        Scheduler.with_dask(**{name: 0})
+
+
 @pytest.mark.parametrize("wrong", [-1, 0.5, True])
 def test_a_wrong_number_of_calls_ahead_is_refused(wrong: Any):
     with pytest.raises(ValueError, match="n_ahead="):
@@ -383,7 +389,9 @@ async def test_all_workers_gone_and_the_scheduler_too(tmp_path: Path, gate: Gate
         assert gate.n_arrived == 1
 
 
-@pytest.mark.parametrize("wrong", ["nonsense", "tcp://127.0.0.1", "127.0.0.1:http"])
+@pytest.mark.parametrize(
+    "wrong", ["nonsense", "tcp://127.0.0.1", "127.0.0.1:http", "http://127.0.0.1:8787/status"]
+)
 async def test_what_is_no_address_is_said_at_once(wrong: str):
     scheduler = Scheduler.with_dask(wrong, connect_timeout=LONG_S)
     state = await asyncio.wait_for(scheduler.start().over(), LONG_S / 2)

@@ -351,7 +351,8 @@ async def test_a_wrong_address_is_an_error_within_seconds():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_cpus": 0}, "max_workers=0"),
+        ({"num_cpus": 0}, "num_cpus=0 leaves nobody"),
+        ({"address": 2}, "num_cpus=2"),
         ({"num_cpus": 2, "address": "10.0.0.1:6379"}, "num_cpus= is for a new one"),
         ({"cpus_per_call": 0}, "more than 0"),
         ({"cpus_per_call": "1"}, "must be a number"),

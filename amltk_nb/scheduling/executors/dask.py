@@ -70,8 +70,8 @@ class DaskBackend(RemoteBackend):
         """
         distributed()
         self._theirs = _checked(address_or_client, n_workers)
-        self._n_wanted = checked_workers(n_workers) or available_cpus()
-        self._n_threads = checked_workers(threads_per_worker) or 1
+        self._n_wanted = checked_workers(n_workers, "n_workers") or available_cpus()
+        self._n_threads = checked_workers(threads_per_worker, "threads_per_worker") or 1
         self._memory_limit = memory_limit
         self._connect_timeout_s = connect_timeout
         if self._theirs is not None:

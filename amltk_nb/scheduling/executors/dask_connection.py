@@ -332,6 +332,7 @@ def connected_client(
     """
     try:
         if isinstance(address, str):
+            _check_written(address)
             _wait_for_port(address, timeout_s, closing or threading.Event())
         return distributed().Client(address, timeout=timeout_s, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -342,13 +343,33 @@ def connected_client(
         ) from error
 
 
+def _check_written(address: str) -> None:
+    """Refuse what is no address before a client is made: one that fails holds up the end by 20 s.
+
+    Raises:
+        BackendStartError: nobody can be there.
+    """
+    from distributed.comm.registry import get_backend
+
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    is_written = bool(host) and port.isdigit() if scheme in ("", "tcp", "tls") else True
+    try:
+        get_backend(scheme or "tcp")
+    except ValueError:
+        is_written = False
+    if not is_written:
+        raise BackendStartError(
+            f"{address!r} is no address of a Dask scheduler: an address is written like "
+            "tcp://127.0.0.1:8786, as `dask scheduler` prints it. (http:// leads to its pages.)"
+        )
+
+
 def _wait_for_port(address: str, timeout_s: float, closing: threading.Event) -> None:
     """Wait until somebody listens at an address; a client that fails leaves noise behind."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if address.partition("://")[0] not in ("tcp", "tls") and "://" in address:
         return
-    if not host or not port.isdigit():
-        raise ValueError("an address is written like tcp://127.0.0.1:8786")
     until = time.monotonic() + timeout_s
     while True:
         try:

@@ -80,6 +80,12 @@ class RayBackend(RemoteBackend):
             MissingExtraError: Ray is not installed.
         """
         _require_ray()
+        if address is not None and not isinstance(address, str):
+            raise TypeError(
+                f"with_ray({address!r}): the first argument is the address of a running Ray, such "
+                "as '10.0.0.1:6379' or 'auto'. How many calls one of its own runs at a time is "
+                "num_cpus=2."
+            )
         address = address or os.environ.get("RAY_ADDRESS") or None
         if address is not None and num_cpus is not None:
             raise ValueError(
@@ -87,7 +93,10 @@ class RayBackend(RemoteBackend):
                 "there; num_cpus= is for a new one. Leave one of the two out."
             )
         self._settings = Settings(
-            address, checked_workers(num_cpus), start_timeout, dict(init_options or {})
+            address,
+            checked_workers(num_cpus, "num_cpus"),
+            start_timeout,
+            dict(init_options or {}),
         )
         self._call_options = _checked_options(call_options, cpus_per_call)
         shown = {"address": address, "num_cpus": num_cpus}
