@@ -397,6 +397,7 @@ async def test_what_is_no_address_is_said_at_once(wrong: str):
     state = await asyncio.wait_for(scheduler.start().over(), LONG_S / 2)
     assert state == ExitCode.EXCEPTION
     assert "an address is written like tcp://127.0.0.1:8786" in str(state.exception)
+    assert "answers" not in str(state.exception)  # nobody was asked
 
 
 async def test_stopping_while_nobody_answers_does_not_wait_for_the_time_to_connect():

@@ -330,9 +330,10 @@ def connected_client(
     Raises:
         BackendStartError: nobody answers there.
     """
+    if isinstance(address, str):
+        _check_written(address)
     try:
         if isinstance(address, str):
-            _check_written(address)
             _wait_for_port(address, timeout_s, closing or threading.Event())
         return distributed().Client(address, timeout=timeout_s, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
