@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -547,6 +548,27 @@ def test_workers_show_where_they_are_and_what_they_run(backend: HandBackend, dri
     assert backend.describe().n_jobs_waiting == 3
     engine.run(0)
     assert driver.outcome(one).worker == "w1"
+
+
+async def test_a_call_that_could_not_be_ended_is_ended_when_that_is_asked_again():
+    backend = HandBackend()
+    scheduler = Scheduler(backend)
+    run = scheduler.start()
+    future = scheduler.submit(add, 1)
+    engine = await asyncio.to_thread(backend.engine)
+    await asyncio.to_thread(engine.wait_for, lambda: len(engine.submitted) == 1)
+    engine.kill_error = CannotEndError("out of reach for now")
+    assert future.cancel() is True
+    while "out of reach for now" not in str(scheduler.snapshot().log):
+        await asyncio.sleep(0.01)
+    engine.kill_error = None
+    assert future.cancel() is True
+    assert future.cancel() is True
+    await asyncio.wait([future], timeout=TIMEOUT_S)
+    assert future.cancelled()
+    assert engine.killed == [0, 0]
+    scheduler.stop()
+    assert await run == ExitCode.STOPPED
 
 
 async def test_the_scheduler_over_it_emits_on_no_workers_and_ends_when_it_is_lost():
