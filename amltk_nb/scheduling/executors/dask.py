@@ -100,6 +100,8 @@ class DaskBackend(RemoteBackend):
         """Start a cluster or connect to one."""
         if self._theirs is None:
             return _LocalConnection(self._n_wanted, self._n_threads, self._memory_limit, news)
+        if isinstance(self._theirs, str):
+            _check_written(self._theirs)
         if not _is_client(self._theirs):
             client = connected_client(
                 self._theirs, timeout_s=self._connect_timeout_s, closing=news.closing
@@ -187,3 +189,25 @@ def _checked(theirs: Any, n_workers: int | None) -> Any:
         f"with_dask({theirs!r}): pass an address such as 'tcp://127.0.0.1:8786', a "
         "distributed.Client, a cluster object, or nothing for a cluster of its own."
     )
+
+
+def _check_written(address: str) -> None:
+    """Refuse what is no address before a client is made: one that fails holds up the end by 20 s.
+
+    Raises:
+        BackendStartError: nobody can be there.
+    """
+    from distributed.comm.registry import get_backend
+
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    is_written = bool(host) and port.isdigit() if scheme in ("", "tcp", "tls") else True
+    try:
+        get_backend(scheme or "tcp")
+    except ValueError:
+        is_written = False
+    if not is_written:
+        raise BackendStartError(
+            f"{address!r} is no address of a Dask scheduler: an address is written like "
+            "tcp://127.0.0.1:8786, as `dask scheduler` prints it. (http:// leads to its pages.)"
+        )

@@ -330,8 +330,6 @@ def connected_client(
     Raises:
         BackendStartError: nobody answers there.
     """
-    if isinstance(address, str):
-        _check_written(address)
     try:
         if isinstance(address, str):
             _wait_for_port(address, timeout_s, closing or threading.Event())
@@ -342,28 +340,6 @@ def connected_client(
             "address right, is it running (`dask scheduler` prints its address), and can this "
             f"machine reach it? It was tried for {timeout_s:g} s; connect_timeout= gives it more."
         ) from error
-
-
-def _check_written(address: str) -> None:
-    """Refuse what is no address before a client is made: one that fails holds up the end by 20 s.
-
-    Raises:
-        BackendStartError: nobody can be there.
-    """
-    from distributed.comm.registry import get_backend
-
-    scheme, _, place = address.rpartition("://")
-    host, _, port = place.rpartition(":")
-    is_written = bool(host) and port.isdigit() if scheme in ("", "tcp", "tls") else True
-    try:
-        get_backend(scheme or "tcp")
-    except ValueError:
-        is_written = False
-    if not is_written:
-        raise BackendStartError(
-            f"{address!r} is no address of a Dask scheduler: an address is written like "
-            "tcp://127.0.0.1:8786, as `dask scheduler` prints it. (http:// leads to its pages.)"
-        )
 
 
 def _wait_for_port(address: str, timeout_s: float, closing: threading.Event) -> None:
