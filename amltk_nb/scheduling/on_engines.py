@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from amltk_nb.scheduling.core import SchedulerCore
 from amltk_nb.scheduling.executors.base import open_backend
+from amltk_nb.scheduling.options import check_names
 
 __all__ = ["OnEngines"]
 
@@ -48,6 +49,7 @@ class OnEngines(SchedulerCore):
             MissingExtraError: Ray is not installed.
             ValueError, TypeError: an argument that makes no sense.
         """
+        check_names(cls.with_ray, options)
         backend = open_backend(
             "ray",
             address=address,
@@ -87,6 +89,7 @@ class OnEngines(SchedulerCore):
             MissingExtraError: ipyparallel is not installed.
             ValueError, TypeError: an argument that makes no sense.
         """
+        check_names(cls.with_ipyparallel, options)
         backend = open_backend(
             "ipyparallel",
             client_or_profile=client_or_profile,
@@ -128,8 +131,7 @@ class OnEngines(SchedulerCore):
                 signed with it. None: AMLTK_NB_AIRFLOW_SECRET of here, if it is set.
             max_active: how many calls Airflow is given at a time; how many of them run is up to
                 its configuration.
-            max_bytes: of the arguments of one call, and of its result, pickled; Airflow keeps
-                both in its database.
+            max_bytes: of a call's arguments, and of its result, pickled: they are in its database.
             poll: seconds between two looks at the calls under way.
             request_timeout: seconds for one request to be answered.
             lost_after: seconds without any answer after which the run ends.
@@ -142,6 +144,7 @@ class OnEngines(SchedulerCore):
             MissingExtraError: httpx is not installed.
             ValueError, TypeError: an argument that makes no sense.
         """
+        check_names(cls.with_airflow, options)
         backend = open_backend(
             "airflow",
             base_url=base_url,

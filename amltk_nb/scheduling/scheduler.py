@@ -12,7 +12,7 @@ from amltk_nb.scheduling.executors.base import open_backend
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
 from amltk_nb.scheduling.on_clusters import OnClusters
 from amltk_nb.scheduling.on_engines import OnEngines
-from amltk_nb.scheduling.options import RunOptions
+from amltk_nb.scheduling.options import RunOptions, check_names
 from amltk_nb.scheduling.run import Run
 from amltk_nb.scheduling.states import RunState
 from amltk_nb.scheduling.submitting import Submitting
@@ -54,6 +54,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
             initargs: arguments for it.
             options: see `Scheduler`.
         """
+        check_names(cls.with_processes, options)
         capture = options.get("capture_output", True)
         backend = open_backend(
             "processes",
@@ -73,6 +74,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
             max_workers: at least 1; None: the CPUs this process may use.
             options: see `Scheduler`.
         """
+        check_names(cls.with_threads, options)
         return cls(open_backend("threads", max_workers=max_workers), **options)
 
     @classmethod
@@ -82,6 +84,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         Args:
             options: see `Scheduler`.
         """
+        check_names(cls.with_sequential, options)
         return cls(open_backend("sequential"), **options)
 
     @classmethod
@@ -113,6 +116,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         Raises:
             MissingExtraError: loky is not installed.
         """
+        check_names(cls.with_loky, options)
         backend = open_backend(
             "loky",
             max_workers=max_workers,
@@ -165,6 +169,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
             TypeError: an asynchronous client, or no client or address at all.
             MissingExtraError: dask.distributed is not installed.
         """
+        check_names(cls.with_dask, options)
         backend = open_backend(
             "dask",
             address_or_client=address_or_client,
