@@ -220,6 +220,26 @@ class BatchContract(Contract):
             rf"job {job}\S* of .* is gone, with its worker; another one is submitted", told
         )
 
+    async def test_calls_behind_one_that_is_lost_run_elsewhere_and_once(
+        self, system: BatchSystem, gate: Gate
+    ):
+        marks = self._folder / "marks"
+        scheduler = self.made(n_ahead=3)
+        run = scheduler.start()
+        await asyncio.to_thread(until, lambda: scheduler.backend.n_workers == 2, "both are there")
+        victim, other = (scheduler.submit(mark_and_wait, str(marks), gate.path, x) for x in "vo")
+        await gate.arrived(2)
+        behind = [scheduler.submit(mark, str(marks), f"b{n}") for n in range(6)]
+        system.cancel(started(marks)["v"][0])
+        with pytest.raises(WorkerDiedError):
+            await asyncio.wait_for(victim, LONG_S)
+        gate.open()
+        answers = await asyncio.wait_for(scheduler.gather([other, *behind]), LONG_S)
+        assert answers == ["o", *(f"b{n}" for n in range(6))]
+        assert set(started(marks)) == {"v", *answers}  # which looks that none began twice
+        run.stop()
+        assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.STOPPED
+
     async def test_all_jobs_are_cancelled_and_come_again(self, system: BatchSystem, gate: Gate):
         marks = self._folder / "marks"
         alone: list[float] = []

@@ -177,6 +177,7 @@ def test_an_order_that_cannot_be(options: dict[str, Any], words: str):
         ({"memory": "much"}, "much"),
         ({"start_timeout": 0}, r"start_timeout=0\): use more than 0 seconds"),
         ({"no_workers_after": 0}, "no_workers_after=0 must be positive"),
+        ({"n_ahead": -1}, "n_ahead=-1 must be a whole number"),
         ({"submit_command": "sbatch 'open"}, "submit_command=.*No closing quotation"),
     ],
 )

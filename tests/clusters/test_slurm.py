@@ -49,6 +49,7 @@ class TestSlurm(BatchContract):
         test_the_same_scheduler_runs_three_times = None
         test_nothing_is_left_behind = None
         test_one_call_is_ended_and_one_that_waits_never_runs = None
+        test_calls_behind_one_that_is_lost_run_elsewhere_and_once = None
 
 
 async def test_a_submit_command_that_is_not_there(slurm: Slurm, tmp_path: Path):

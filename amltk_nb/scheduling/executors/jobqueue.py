@@ -23,6 +23,7 @@ from amltk_nb.scheduling.executors.remote import (
     News,
     RemoteBackend,
     RemoteWorker,
+    checked_ahead,
 )
 from amltk_nb.scheduling.remote_call import Portable
 
@@ -43,6 +44,7 @@ class JobQueueBackend(RemoteBackend):
         submit_command: str | None = None,
         cancel_command: str | None = None,
         start_timeout: float | None = None,
+        n_ahead: int | None = None,
         no_workers_after: float = 10.0,
         **options: Any,
     ) -> None:
@@ -56,6 +58,7 @@ class JobQueueBackend(RemoteBackend):
             options=options,
         )
         self.start_timeout_s = _checked_timeout(start_timeout, self.order.verb)
+        self.n_ahead = checked_ahead(n_ahead)
         super().__init__(
             options=_shown(n_workers, adaptive, options), no_workers_after_s=no_workers_after
         )
