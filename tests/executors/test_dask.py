@@ -25,6 +25,7 @@ from amltk_nb.errors import (
     MissingExtraError,
     WorkerDiedError,
 )
+from amltk_nb.scheduling.executors.dask_local import LocalDask
 from tests.executors.contract import LONG_S, Contract, Gate, open_gate, square, wait_at
 from tests.executors.dask_processes import DaskProcesses, dask_processes, free_port
 from tests.executors.driver import survivors
@@ -112,6 +113,23 @@ class TestDaskOfOurOwn(Contract):
             run = scheduler.start(end_on_empty=True)  # Dask would warn, which fails tests
             assert await asyncio.wait_for(scheduler.submit(square, 3), LONG_S) == 9
             assert await run == ExitCode.EXHAUSTED
+
+    async def test_answers_may_come_before_the_submission_has_returned(
+        self, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+    ):
+        submitted = distributed.Client.map
+
+        def slow(*args: Any, **options: Any) -> Any:
+            futures = submitted(*args, **options)
+            time.sleep(0.2)
+            return futures
+
+        monkeypatch.setattr(distributed.Client, "map", slow)
+        run = scheduler.start(end_on_empty=True)
+        futures = [scheduler.submit(square, n) for n in range(6)]
+        gathered = scheduler.gather(futures)
+        assert await asyncio.wait_for(gathered, LONG_S) == [0, 1, 4, 9, 16, 25]
+        assert await run == ExitCode.EXHAUSTED
 
     async def test_each_call_says_where_it_ran(self, scheduler: Scheduler, gate: Gate):
         assert scheduler.snapshot().backend.n_workers == 0
@@ -271,6 +289,26 @@ def test_what_is_no_cluster_is_refused(wrong: Any):
 def test_workers_of_somebody_elses_cluster_cannot_be_wished_for():
     with pytest.raises(TypeError, match="the number of workers is that of the cluster there"):
         Scheduler.with_dask("tcp://127.0.0.1:8786", n_workers=3)
+
+
+async def test_workers_that_never_get_up_end_the_run(monkeypatch: pytest.MonkeyPatch):
+    settings = LocalDask._settings
+
+    def wrong(self: LocalDask, name: str) -> dict[str, Any]:
+        told = settings(self, name)
+        told["worker"]["local_directory"] = "/dev/null/nowhere"
+        return told
+
+    monkeypatch.setattr(LocalDask, "_settings", wrong)
+    monkeypatch.setattr("amltk_nb.scheduling.executors.dask_local._MAX_QUICK_DEATHS", 1)
+    scheduler = Scheduler.with_dask(n_workers=1)
+    run = scheduler.start()
+    waiting = scheduler.submit(square, 2)
+    state = await asyncio.wait_for(run.wait(), LONG_S)
+    assert isinstance(state.exception, BackendLostError)
+    assert "end as soon as they start (exit code 1)" in str(state.exception)
+    assert "/dev/null/nowhere" in str(state.exception)  # the worker's own last words
+    assert waiting.cancelled()
 
 
 @pytest.mark.parametrize("name", ["n_workers", "threads_per_worker"])

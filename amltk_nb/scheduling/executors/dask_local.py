@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from amltk_nb.errors import BackendStartError
+from amltk_nb.errors import BackendLostError
 from amltk_nb.scheduling.executors.dask_connection import distributed
 
 __all__ = ["LocalDask"]
@@ -64,7 +64,7 @@ class LocalDask:
         """Start workers where some have died.
 
         Raises:
-            BackendStartError: they die again and again before they are of any use.
+            BackendLostError: they die again and again before they are of any use.
         """
         for name, worker in list(self._processes.items()):
             if worker.process.poll() is not None:
@@ -103,7 +103,7 @@ class LocalDask:
         if time.monotonic() - worker.started_at < _QUICK_DEATH_S:
             self._n_quick_deaths += 1
         if self._n_quick_deaths > _MAX_QUICK_DEATHS:
-            raise BackendStartError(
+            raise BackendLostError(
                 f"The workers of the local Dask cluster end as soon as they start (exit code "
                 f"{worker.process.returncode}). The last one said: {worker.last_words()}"
             )
