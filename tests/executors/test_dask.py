@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -289,6 +290,27 @@ def test_what_is_no_cluster_is_refused(wrong: Any):
 def test_workers_of_somebody_elses_cluster_cannot_be_wished_for():
     with pytest.raises(TypeError, match="the number of workers is that of the cluster there"):
         Scheduler.with_dask("tcp://127.0.0.1:8786", n_workers=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "says"),
+    [
+        ({"memory_limit": "6 gigs"}, ValueError, "Write it as '6 GB'"),
+        ({"connect_timeout": "10"}, TypeError, "connect_timeout='10' must be a number: seconds to"),
+        ({"connect_timeout": 0}, ValueError, "connect_timeout=0 must be positive"),
+        ({"no_workers_after": "1m"}, TypeError, "no_workers_after='1m' must be a number"),
+    ],
+)
+def test_times_and_sizes_that_make_no_sense_are_refused(
+    options: dict[str, Any], kind: type[Exception], says: str
+):
+    with pytest.raises(kind, match=says):
+        Scheduler.with_dask(**options)
+
+
+@pytest.mark.parametrize("limit", [0, None, "auto", 0.5, "6 GB", 10**9])
+def test_memory_limits_as_dask_takes_them(limit: Any):
+    Scheduler.with_dask(memory_limit=limit)
 
 
 async def test_workers_that_never_get_up_end_the_run(monkeypatch: pytest.MonkeyPatch):

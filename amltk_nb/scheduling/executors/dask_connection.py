@@ -81,7 +81,7 @@ class DaskConnection(Connection):
         self._run = Portable(_run_on_worker)
         self._kill_running = Portable(_kill_if_running)
         self._drop_waiting = Portable(_drop_if_waiting)
-        self._calls: dict[str, tuple[Any, Done]] = {}  # futures of calls without an answer
+        self._calls: dict[str, tuple[Any, Done]] = {}  # futures of those without an answer, or None
         self._to_fetch: dict[str, str] = {}  # which worker has an answer that was not sent
         self._run_id = uuid4().hex[:12]
         self._n_submitted = 0
@@ -110,12 +110,17 @@ class DaskConnection(Connection):
             pickle.dumps(_Deferred(self._run, (packed, key, self._news_op)))
             for key, (packed, _) in zip(keys, calls, strict=True)
         ]
+        # Before they are submitted: the first answer may come while the last one is noted.
+        self._calls.update((key, (None, done)) for key, (_, done) in zip(keys, calls, strict=True))
         try:
             futures = self.client.map(pickle.loads, works, key=keys, pure=False, retries=0)
         except Exception as error:
+            for key in keys:
+                self._calls.pop(key, None)
             return [error] * len(calls)
         for key, future, (_, done) in zip(keys, futures, calls, strict=True):
-            self._calls[key] = future, done
+            if key in self._calls:  # should its answer come just now, `_await` takes it out again
+                self._calls[key] = future, done
         self.client.loop.add_callback(self._await_all, list(zip(keys, futures, strict=True)))
         return keys
 
@@ -162,7 +167,8 @@ class DaskConnection(Connection):
         self._to_fetch.pop(key, None)
         if call is not None:  # else it was answered or dropped before
             future, done = call
-            future.release()
+            if future is not None:
+                future.release()
             done(answer)
 
     def _explained(self, error: BaseException) -> BaseException | Death:
