@@ -21,6 +21,7 @@ from amltk_nb.scheduling.executors.remote import (
     RemoteBackend,
     RemoteWorker,
     checked_ahead,
+    checked_seconds,
 )
 
 __all__ = ["DaskBackend"]
@@ -72,8 +73,10 @@ class DaskBackend(RemoteBackend):
         self._theirs = _checked(address_or_client, n_workers)
         self._n_wanted = checked_workers(n_workers, "n_workers") or available_cpus()
         self._n_threads = checked_workers(threads_per_worker, "threads_per_worker") or 1
-        self._memory_limit = memory_limit
-        self._connect_timeout_s = connect_timeout
+        self._memory_limit = _checked_memory(memory_limit)
+        self._connect_timeout_s = checked_seconds(
+            connect_timeout, "connect_timeout", "to knock at an address"
+        )
         if self._theirs is not None:
             self.cannot_end = _NOT_OURS
         elif self._n_threads > 1:
@@ -189,6 +192,21 @@ def _checked(theirs: Any, n_workers: int | None) -> Any:
         f"with_dask({theirs!r}): pass an address such as 'tcp://127.0.0.1:8786', a "
         "distributed.Client, a cluster object, or nothing for a cluster of its own."
     )
+
+
+def _checked_memory(limit: Any) -> Any:
+    """Check what Dask itself would look at in each worker only."""
+    from dask.utils import parse_bytes
+
+    try:
+        if isinstance(limit, str) and limit != "auto":
+            parse_bytes(limit)
+    except ValueError as error:
+        raise ValueError(
+            f"with_dask(memory_limit={limit!r}): {error}. Write it as '6 GB', a number of bytes, "
+            "or 0 for no limit."
+        ) from None
+    return limit
 
 
 def _check_written(address: str) -> None:

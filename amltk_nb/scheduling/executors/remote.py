@@ -51,6 +51,7 @@ __all__ = [
     "RemoteBackend",
     "RemoteWorker",
     "checked_ahead",
+    "checked_seconds",
 ]
 
 Handle: TypeAlias = Hashable  # the engine's name for a call: a key, a reference
@@ -179,13 +180,14 @@ class RemoteBackend(Backend):
                 emitted, and again each time as long after.
 
         Raises:
+            TypeError: a time that is no number.
             ValueError: a time that is not positive.
         """
-        if not no_workers_after_s > 0:
-            raise ValueError(
-                f"no_workers_after={no_workers_after_s!r} must be positive: seconds without a "
-                "worker after which on_no_workers is emitted, such as 30."
-            )
+        checked_seconds(
+            no_workers_after_s,
+            "no_workers_after",
+            "without a worker, then on_no_workers is emitted",
+        )
         self.options = options
         self.no_workers_after_s = no_workers_after_s
         self._session: Session | None = None
@@ -266,6 +268,25 @@ class RemoteBackend(Backend):
             no_workers_after_s=self.no_workers_after_s,
             n_jobs_waiting=session.n_jobs_waiting if session is not None else None,
         )
+
+
+def checked_seconds(seconds: Any, name: str, what: str) -> float:
+    """Check a time that a user gives.
+
+    Args:
+        seconds: the time.
+        name: of the option.
+        what: what it says, after the word "seconds".
+
+    Raises:
+        TypeError: no number.
+        ValueError: not positive.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{name}={seconds!r} must be a number: seconds {what}, such as 30.")
+    if not seconds > 0:
+        raise ValueError(f"{name}={seconds!r} must be positive: seconds {what}, such as 30.")
+    return seconds
 
 
 def checked_ahead(n_ahead: int | None) -> int | None:
