@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from amltk_nb import ExitCode, Scheduler
 from amltk_nb.errors import CannotEndError, WorkerDiedError
+from amltk_nb.scheduling.executors.dask_connection import DaskConnection
 from tests.executors.contract import LONG_S, Gate, open_gate, wait_at
 from tests.executors.dask_processes import DaskProcesses, dask_processes
 from tests.executors.driver import survivors
@@ -83,6 +85,28 @@ async def test_one_that_waits_at_a_worker_is_cancelled_and_never_runs(
     assert await run == ExitCode.EXHAUSTED
     assert marked(marks) == ["first", "third"]
     assert len({line.split()[1] for line in marks.read_text().splitlines()}) == 1  # nobody died
+
+
+async def test_one_that_begins_just_when_it_is_dropped_is_killed(
+    ours: Scheduler, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Dask's scheduler did not know of it yet, and it runs when its worker is asked to drop it."""
+    known = DaskConnection._worker_of
+    n_asked = itertools.count()
+    monkeypatch.setattr(
+        DaskConnection,
+        "_worker_of",
+        lambda self, handle: known(self, handle) if next(n_asked) else None,
+    )
+    marks = tmp_path / "marks"
+    run = ours.start(end_on_empty=True)
+    victim = ours.submit(mark, str(marks), "victim", gate.path)
+    await gate.arrived(1)
+    assert ours.cancel(victim) is True
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(victim, LONG_S)
+    assert survivors([pid_of(marks, "victim")], timeout_s=0) == []
+    assert await run == ExitCode.EXHAUSTED
 
 
 async def test_where_nothing_that_runs_can_be_ended_what_waits_can_be_cancelled(

@@ -265,13 +265,17 @@ class DaskConnection(Connection):
         """Kill the worker process that runs a call; only for workers of one thread each.
 
         The worker itself looks whether it still runs the call, on the thread that starts calls:
-        so none that came after it is hit.
+        so none that came after it is hit. One that did not run may have begun until it is dropped.
         """
-        worker = self._worker_of(handle)
-        if worker is None or self._kill_by_itself(worker, handle) is False:
-            self.drop([handle])
-        else:
-            self._wait_until_gone(worker)
+        until = time.monotonic() + _ASK_S
+        while handle in self._calls:
+            worker = self._worker_of(handle)
+            if worker is not None and self._kill_by_itself(worker, handle):
+                return self._wait_until_gone(worker)
+            if self.drop([handle]) or self._news.closing.wait(_LOOK_AGAIN_S):
+                return None
+            if time.monotonic() > until:
+                raise CannotEndError("Dask does not tell which worker runs it")
 
     def _wait_until_gone(self, worker: str) -> None:
         """Wait until Dask knows that a worker is dead: until then it would give it calls."""
