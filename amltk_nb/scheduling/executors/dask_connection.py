@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -491,6 +492,7 @@ def _kill_if_running(key: str, dask_worker: Any) -> bool:
     if task is None or task.state not in ("executing", "long-running"):
         return False
     for child in psutil.Process().children(recursive=True):
-        child.kill()
+        with suppress(psutil.Error):  # it may have ended by itself just now
+            child.kill()
     os.kill(os.getpid(), signal.SIGKILL)
     return True

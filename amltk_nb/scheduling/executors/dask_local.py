@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,8 @@ class _Worker:
             children = []
         self.process.kill()
         for child in children:
-            child.kill()
+            with suppress(psutil.Error):  # it may have ended by itself just now
+                child.kill()
 
     def wait(self, timeout_s: float) -> None:
         try:

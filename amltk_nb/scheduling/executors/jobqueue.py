@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from amltk_nb.errors import BackendLostError, BackendStartError
@@ -155,7 +156,8 @@ class _JobQueueConnection(DaskConnection):
         """End what runs, then take the jobs back: the batch system itself may let them linger."""
         try:
             for handle in running:
-                self.kill(handle)
+                with suppress(Exception):  # its job is taken back all the same
+                    self.kill(handle)
             super().disconnect(running)
         finally:
             self._jobs.close()
@@ -188,7 +190,8 @@ def _leave_at_once() -> Any:
 
             if worker.active_threads:
                 for child in psutil.Process().children(recursive=True):
-                    child.kill()
+                    with suppress(psutil.Error):  # it may have ended by itself just now
+                        child.kill()
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return LeaveAtOnce()
@@ -198,12 +201,13 @@ def _end_worker(dask_worker: Any) -> None:
     """End the worker of this nanny and all it started; the nanny then starts another one."""
     import psutil
 
-    try:
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
         worker = psutil.Process(dask_worker.pid)
-        for process in [*worker.children(recursive=True), worker]:
+        family = [*worker.children(recursive=True), worker]
+    for process in family:
+        with suppress(psutil.Error):  # it may have ended by itself just now
             process.kill()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _shown(n_workers: int, adaptive: bool, options: Mapping[str, Any]) -> dict[str, Any]:
