@@ -281,6 +281,12 @@ async def test_nobody_at_the_address(policy: Any):
     assert waiting.cancelled()
 
 
+def test_a_client_is_no_executor():
+    client = distributed.Client.__new__(distributed.Client)  # as good as one that is connected
+    with pytest.raises(TypeError, match=r"use Scheduler.with_dask\(client\)"):
+        Scheduler(client)
+
+
 @pytest.mark.parametrize("wrong", [3, object, [1]])
 def test_what_is_no_cluster_is_refused(wrong: Any):
     with pytest.raises(TypeError, match="pass an address such as"):
