@@ -81,7 +81,7 @@ test: test-fast test-js test-kernels test-notebooks test-engines test-pythons te
 
 # Engines of others take seconds to start and gigabytes to run: one after another, by themselves.
 ENGINES := $(wildcard tests/executors/test_dask*.py tests/executors/test_ray.py tests/executors/test_airflow.py \
-    tests/plugins/test_over_*.py tests/guides/test_engine*.py) tests/clusters
+    tests/plugins/test_over_*.py tests/plugins/test_other_machine.py tests/guides/test_engine*.py) tests/clusters
 OTHER_STAGES := $(addprefix --ignore=,tests/kernels tests/browser tests/binder tests/notebooks $(ENGINES))
 
 test-fast: $(VENV)/.dev
@@ -111,11 +111,12 @@ notebooks: $(VENV)/.dev
 
 # What reads files only, or asks other tools, says the same under every Python.
 SAME_EVERYWHERE := $(addprefix --ignore=tests/,test_capabilities.py test_house.py test_repository.py test_typing.py guides/test_task_scripts.py)
+# Side by side: most of the time the tests wait for processes.
 test-pythons: $(VENV)/.dev
-	$(call stage,failed=; for name in $(PYTHONS); do \
-	    $(PY) -m tests.environments --if-found $$name && test -x .venvs/$$name/bin/python || continue; \
-	    $(call limit,600) .venvs/$$name/bin/python -m pytest tests $(OTHER_STAGES) --ignore=tests/views $(SAME_EVERYWHERE) $(ARGS) \
-	        || failed=yes; done; test -z "$$failed")
+	$(call stage,mkdir -p test-results && for name in $(PYTHONS); do $(PY) -m tests.environments --if-found $$name; done && \
+	    printf '%s\n' $(PYTHONS) | xargs -P 2 -I{} sh -c 'test -x .venvs/{}/bin/python || exit 0; \
+	        $(call limit,900) .venvs/{}/bin/python -m pytest tests $(OTHER_STAGES) --ignore=tests/views $(SAME_EVERYWHERE) $(ARGS) \
+	        > test-results/{}.txt 2>&1; status=$$?; cat test-results/{}.txt; exit $$status')
 
 test-browser: $(VENV)/.dev chromium
 	$(call stage,$(PY) -m tests.environments $(KERNELS) && $(call limit,900) $(PY) -m pytest tests/browser $(ARGS))
