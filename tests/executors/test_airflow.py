@@ -227,6 +227,17 @@ def test_a_token_that_cannot_be_renewed_ends_the_run(server: AirflowServer):
         assert "does not accept the token (Invalid JWT token)" in str(error)
 
 
+def test_an_answer_that_is_not_understood_ends_the_run(server: AirflowServer):
+    with driver(server) as told:
+        assert told.run(add, 1) == 2
+        server.is_paused = True  # so that the next one waits
+        told.submit(add, 1)
+        server.wait_for(lambda: len(server.runs) == 2)
+        server.fail("GET", "/taskInstances", 200, detail="a page of somebody in between")
+        told.wait_for(lambda: told.lost_errors)
+        assert "Its answer was not understood: KeyError('" in str(told.lost_errors[0])
+
+
 def test_what_its_user_may_not_do_costs_the_call_only(server: AirflowServer):
     server.fail("POST", "/dagRuns$", 403, detail="Forbidden")
     with driver(server) as told:

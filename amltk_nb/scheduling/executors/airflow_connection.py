@@ -229,7 +229,7 @@ class AirflowConnection(Connection):
                 self._take_in(ids, self._api.active_tasks(self._prefix))
             except Unreachable:
                 pass  # it may be back at the next turn
-            except BackendError as error:
+            except Exception as error:  # of an answer unlike any of Airflow's, as well
                 self._news.lost(_lost(error))
                 return
             self._news.closing.wait(self._ask_every_s)
@@ -298,9 +298,10 @@ def _worker(state: TaskState) -> RemoteWorker:
     return RemoteWorker(name, where=host, pid=state.pid, running=(state.run_id,))
 
 
-def _lost(error: BackendError) -> BackendError:
+def _lost(error: Exception) -> BackendLostError:
     if isinstance(error, BackendLostError):
         return error
-    lost = BackendLostError(f"Airflow does not tell any more how the calls are. {error}")
+    why = error if isinstance(error, BackendError) else f"Its answer was not understood: {error!r}."
+    lost = BackendLostError(f"Airflow does not tell any more how the calls are. {why}")
     lost.__cause__ = error
     return lost
