@@ -159,6 +159,20 @@ def test_those_ahead_show_whether_they_are_enough():
     assert pace.n_ahead == 3
 
 
+@pytest.mark.parametrize("began_at", [60.0, 3_600.0])
+def test_a_rest_of_a_worker_or_a_clock_that_was_set_is_no_long_way(began_at: float):
+    pace = Pace(None)
+    pace.learn(Sample("p", 0.0, 0.005, 0.0148, is_ahead=False))
+    pace.learn(Sample("p", 0.005, 0.005, 0.0148, is_ahead=False))
+    for n in range(3):
+        pace.learn(Sample(f"q{n}", 0.0, 0.005, 0.0148, is_ahead=False))
+        pace.learn(Sample(f"q{n}", began_at, 0.005, 0.02, is_ahead=True))
+    for n in range(20):  # and none of those that follow waits
+        pace.learn(Sample("p", 0.01 + 0.005 * n, 0.005, 0.02, is_ahead=True))
+    assert pace.n_ahead <= 6
+    assert pace.late_s < 1
+
+
 samples = st.builds(
     Sample,
     process=st.sampled_from("pq"),

@@ -89,6 +89,9 @@ class Pace:
         """Say how long news travelled; None: not longer than calls ahead have bridged."""
         if not sample.is_ahead:
             return max(0.0, sample.under_way_s - sample.seconds)
+        # No longer than it was under way: before that its worker had nothing to do, or a clock was
+        # set. Once so long a way is believed, nothing seems late, and nothing corrects it.
+        waited_s = min(waited_s, sample.under_way_s - sample.seconds)
         if waited_s <= _SHARE_AHEAD * self._length_s:
             return None
         return waited_s + self._n_ahead * self._length_s
