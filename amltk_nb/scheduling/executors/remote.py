@@ -205,7 +205,8 @@ class RemoteBackend(Backend):
     @property
     def n_workers(self) -> int:  # type: ignore[override]
         """How many calls can run at this moment; changes during a run."""
-        return self._session.n_slots if self._session is not None else 0
+        session = self._session  # once: another thread may close it
+        return session.n_slots if session is not None else 0
 
     def open(self, listener: Listener) -> None:
         """Begin to connect, elsewhere; calls wait in the scheduler's queue meanwhile."""
@@ -224,18 +225,21 @@ class RemoteBackend(Backend):
 
     def slots(self) -> int:
         """Count the workers that have nothing of ours; none while it connects."""
-        return self._session.slots() if self._session is not None else 0
+        session = self._session
+        return session.slots() if session is not None else 0
 
     def start(self, calls: Sequence[Call]) -> None:
         """Have the calls submitted, on the connection's own thread."""
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise RuntimeError(f"This {self.name} is closed; open it before it gets calls.")
         for call in calls:
-            self._session.start(call)
+            session.start(call)
 
     def end(self, call: Call) -> bool:
         """End one call; where running ones cannot be ended, only one that is still here."""
-        return self._session is not None and self._session.end(call)
+        session = self._session
+        return session is not None and session.end(call)
 
     def close(self, *, end_running: bool) -> None:
         """Disconnect; see `Backend.close`."""
@@ -246,12 +250,14 @@ class RemoteBackend(Backend):
 
     def restart(self) -> None:
         """Say that workers stay as they are: most engines would run calls again elsewhere."""
-        if self._session is not None:
-            self._session.log("warning", f"{self.cannot_restart}.")
+        session = self._session
+        if session is not None:
+            session.log("warning", f"{self.cannot_restart}.")
 
     def workers(self) -> tuple[WorkerRecord, ...]:
         """Show the workers as the engine told of them last."""
-        return self._session.records() if self._session is not None else ()
+        session = self._session
+        return session.records() if session is not None else ()
 
     def describe(self) -> BackendRecord:
         """Say what it is, how many workers it has, and since when it waits for them."""
