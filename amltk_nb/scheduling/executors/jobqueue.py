@@ -102,10 +102,13 @@ class _JobQueueConnection(DaskConnection):
     """The workers of the jobs; Dask's scheduler is in this process, and so can be looked at."""
 
     def __init__(self, jobs: BatchJobs, news: News, *, start_timeout_s: float | None) -> None:
-        client = connected_client(jobs.cluster, timeout_s=10)
-        super().__init__(client, news)
+        try:
+            client = connected_client(jobs.cluster, timeout_s=10)
+        except BaseException:
+            jobs.close()  # else nobody takes them back
+            raise
+        super().__init__(client, news, scheduler=jobs.cluster.scheduler)
         self._jobs = jobs
-        self._scheduler = jobs.cluster.scheduler
         self._end_worker = Portable(_end_worker)
         self._start_timeout_s = start_timeout_s
         self._began_at = time.monotonic()
