@@ -281,6 +281,38 @@ async def test_nobody_at_the_address(policy: Any):
     assert waiting.cancelled()
 
 
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.2p1\r\n"])
+async def test_somebody_else_at_the_address(greeting: bytes):
+    """What is no Dask scheduler may say nothing at all, or something else."""
+    leaving: list[asyncio.StreamWriter] = []
+
+    def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        leaving.append(writer)
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    scheduler = Scheduler.with_dask(f"tcp://127.0.0.1:{port}", connect_timeout=0.5)
+    state = await asyncio.wait_for(scheduler.start().wait(), LONG_S)
+    assert isinstance(state.exception, BackendStartError)
+    assert "is no Dask scheduler" in str(state.exception)
+
+    patient = Scheduler.with_dask(f"tcp://127.0.0.1:{port}", connect_timeout=600)
+    run = patient.start()
+    run.stop()  # it does not wait for somebody who may never speak
+    assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.STOPPED
+    for writer in leaving:
+        writer.close()
+    server.close()
+
+
+async def test_an_address_with_tls_needs_certificates():
+    scheduler = Scheduler.with_dask("tls://127.0.0.1:8786", connect_timeout=0.5)
+    state = await asyncio.wait_for(scheduler.start().wait(), LONG_S)
+    assert isinstance(state.exception, BackendStartError)
+    assert "with_dask(Client(" in str(state.exception)
+
+
 def test_a_client_is_no_executor():
     client = distributed.Client.__new__(distributed.Client)  # as good as one that is connected
     with pytest.raises(TypeError, match=r"use Scheduler.with_dask\(client\)"):

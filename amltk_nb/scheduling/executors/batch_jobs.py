@@ -9,6 +9,7 @@ queue of the batch system, which is asked only while some job has no worker, and
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import threading
 import time
@@ -139,6 +140,13 @@ class BatchJobs:
 
     def _refusal(self, answer: Answer) -> str:
         system = self.order.system.title
+        command = shlex.split(self.order.submit_command_used)[0]
+        if shutil.which(command) is None:
+            return (
+                f"The command {command!r} is not on this machine, so no job can be submitted to "
+                f"{system}. Run this where jobs are submitted, a login node as a rule, or name "
+                f"the command: {self.order.verb}(submit_command=...)."
+            )
         return (
             f"{system} refused the job: {answer.text}. See what would be submitted with "
             f"scheduler.job_script(), and change it by the options of {self.order.verb}(): "

@@ -65,6 +65,7 @@ class BatchOrder:
         _check_command("cancel_command", cancel_command, self.verb)
         self.submit_command = submit_command
         self.cancel_command = cancel_command
+        _check_sizes(options, self.verb)
         self.cluster_class = _cluster_class(self.system.cluster, self.verb)
         self.options = self._completed(options)
         job = self._sample()
@@ -81,6 +82,7 @@ class BatchOrder:
         self.n_jobs = math.ceil(self.n_workers / self.n_workers_per_job)
         self.log_directory: str | None = job.log_directory
         self.cancel_command_used = cancel_command or str(job.cancel_command)
+        self.submit_command_used = submit_command or str(job.submit_command)
 
     def job_script(self, address: str | None = None) -> str:
         """Return the text that is submitted for each job.
@@ -176,6 +178,17 @@ def _check_command(name: str, command: str | None, verb: str) -> None:
         raise ValueError(f"{verb}({name}={command!r}) is no command line: {error}.") from None
     if not words:
         raise ValueError(f"{verb}({name}={command!r}) is empty; leave it out for the default.")
+
+
+def _check_sizes(options: Mapping[str, Any], verb: str) -> None:
+    for name in ("cores", "processes"):
+        n = options.get(name)
+        if n is not None and (type(n) is not int or n < 1):
+            raise ValueError(f"{verb}({name}={n!r}): use a whole number of 1 or more.")
+    for name in ("memory", "disk"):
+        size = options.get(name)
+        if size not in (None, ...) and not isinstance(size, str):
+            raise ValueError(f"{verb}({name}={size!r}): write the size with its unit: '6 GB'.")
 
 
 def _cluster_class(name: str, verb: str) -> Any:

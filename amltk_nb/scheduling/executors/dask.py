@@ -7,11 +7,8 @@ from typing import Any
 
 from amltk_nb.errors import BackendStartError
 from amltk_nb.scheduling.executors.cpus import available_cpus, checked_workers
-from amltk_nb.scheduling.executors.dask_connection import (
-    DaskConnection,
-    connected_client,
-    distributed,
-)
+from amltk_nb.scheduling.executors.dask_client import connected_client, distributed
+from amltk_nb.scheduling.executors.dask_connection import DaskConnection
 from amltk_nb.scheduling.executors.dask_local import LocalDask
 from amltk_nb.scheduling.executors.reach import own_address_towards
 from amltk_nb.scheduling.executors.remote import (

@@ -7,11 +7,9 @@ own event loop, which saves a thread's turn for each.
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -25,11 +23,10 @@ import cloudpickle
 from amltk_nb.errors import (
     BackendError,
     BackendLostError,
-    BackendStartError,
     CannotEndError,
-    MissingExtraError,
     WorkerDiedError,
 )
+from amltk_nb.scheduling.executors.dask_client import close_quietly
 from amltk_nb.scheduling.executors.remote import (
     Connection,
     Death,
@@ -41,12 +38,11 @@ from amltk_nb.scheduling.executors.remote import (
 )
 from amltk_nb.scheduling.remote_call import Portable, run_call
 
-__all__ = ["DaskConnection", "connected_client", "distributed"]
+__all__ = ["DaskConnection"]
 
 _ASK_S = 5.0  # the longest that a question to Dask's scheduler may take
 _KILL_S = 1.0  # a worker that does not answer for so long holds the interpreter's lock
 _LOOK_AGAIN_S = 0.01
-_KNOCK_AGAIN_S = 0.1
 _PREFIX = "amltk_nb"
 _DROPPED = b""  # an answer: the call was left out
 _N_KEPT = 10_000  # calls that a worker remembers; an answer comes long before so many others
@@ -325,77 +321,7 @@ class DaskConnection(Connection):
         if left and self.client.status == "running":
             self.client.cancel(left, force=True)
         if self._is_ours:
-            _close_quietly(self.client)
-
-
-def connected_client(
-    address: Any, *, timeout_s: float, closing: threading.Event | None = None
-) -> Any:
-    """Connect a client to a Dask scheduler.
-
-    Args:
-        address: "tcp://host:port", or a cluster object.
-        timeout_s: give up after so long.
-        closing: give up when this is set.
-
-    Raises:
-        BackendStartError: nobody answers there.
-    """
-    try:
-        if isinstance(address, str):
-            _wait_for_port(address, timeout_s, closing or threading.Event())
-        return distributed().Client(address, timeout=timeout_s, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise BackendStartError(
-            f"No Dask scheduler answers at {address} ({type(error).__name__}: {error}). Is the "
-            "address right, is it running (`dask scheduler` prints its address), and can this "
-            f"machine reach it? It was tried for {timeout_s:g} s; connect_timeout= gives it more."
-        ) from error
-
-
-def _wait_for_port(address: str, timeout_s: float, closing: threading.Event) -> None:
-    """Wait until somebody listens at an address; a client that fails leaves noise behind."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if address.partition("://")[0] not in ("tcp", "tls") and "://" in address:
-        return
-    until = time.monotonic() + timeout_s
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
-            return
-        except OSError:
-            if time.monotonic() >= until or closing.wait(_KNOCK_AGAIN_S):
-                raise
-
-
-def _close_quietly(client: Any) -> None:
-    """Close a client; one that has just lost its scheduler would log how it tried to go back."""
-
-    def drop(_: logging.LogRecord) -> bool:
-        return bool(client.status == "running")
-
-    logger = logging.getLogger("distributed.client")
-    logger.addFilter(drop)
-    try:
-        client.close(timeout=2)
-    finally:
-        logger.removeFilter(drop)
-
-
-def distributed() -> Any:
-    """Import dask.distributed.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import distributed
-    except ImportError:
-        raise MissingExtraError(
-            "Running calls on Dask needs dask.distributed, which is not installed: "
-            "pip install 'amltk-nb[dask]'. Without it, Scheduler.with_processes() runs them here."
-        ) from None
-    return distributed
+            close_quietly(self.client)
 
 
 def _cancelled_error() -> type[BaseException]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from amltk_nb.errors import BackendLostError
-from amltk_nb.scheduling.executors.dask_connection import distributed
+from amltk_nb.scheduling.executors.dask_client import distributed
 
 __all__ = ["LocalDask"]
 

@@ -16,7 +16,8 @@ from typing import Any
 from amltk_nb.errors import BackendLostError, BackendStartError
 from amltk_nb.scheduling.executors.batch_jobs import BatchJobs
 from amltk_nb.scheduling.executors.batch_order import BatchOrder
-from amltk_nb.scheduling.executors.dask_connection import DaskConnection, connected_client
+from amltk_nb.scheduling.executors.dask_client import connected_client
+from amltk_nb.scheduling.executors.dask_connection import DaskConnection
 from amltk_nb.scheduling.executors.reach import address_of_interface, own_address
 from amltk_nb.scheduling.executors.remote import (
     Connection,
