@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from amltk_nb import Scheduler
-from amltk_nb.errors import BackendStartError, MissingExtraError
+from amltk_nb.errors import MissingExtraError
 from amltk_nb.scheduling.executors.batch_systems import SYSTEMS
 
 ORDER: dict[str, Any] = {"cores": 4, "memory": "6 GB", "queue": "long", "walltime": "00:10:00"}
@@ -291,13 +290,3 @@ def test_without_dask_jobqueue_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'amltk-nb\[jobqueue\]'"):
         on("slurm")
-
-
-@pytest.mark.may_block  # dask_jobqueue reads its configuration when it is imported
-async def test_a_machine_without_the_command_is_told_so():
-    scheduler = Scheduler.with_slurm(
-        1, cores=1, memory="1 GB", submit_command="no_such_sbatch --exclusive", interface="lo"
-    )
-    state = await asyncio.wait_for(scheduler.start().wait(), 60)
-    assert isinstance(state.exception, BackendStartError)
-    assert "'no_such_sbatch' is not on this machine" in str(state.exception)

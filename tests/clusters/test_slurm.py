@@ -56,10 +56,7 @@ async def test_a_submit_command_that_is_not_there(slurm: Slurm, tmp_path: Path):
     scheduler = on_slurm(tmp_path, submit_command="sbatsch --extra")
     run = scheduler.start(end_on_empty=True, on_exception="raise")
     scheduler.submit(square, 3)
-    with pytest.raises(
-        BackendStartError,
-        match=r"`sbatsch --extra SCRIPT` cannot be run: .*No such file or directory",
-    ):
+    with pytest.raises(BackendStartError, match="The command 'sbatsch' is not on this machine"):
         await asyncio.wait_for(run.wait(), LONG_S)
 
 
