@@ -25,7 +25,10 @@ def address(tmp_path: Path) -> Iterator[str]:
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     env |= {name: str(tmp_path / name) for name in names}
     # Without a network, what JupyterLab asks the package index keeps it from ending.
-    offline = "--LabApp.news_url= --LabApp.extension_manager=readonly"
+    offline = (
+        "--LabApp.news_url= --LabApp.extension_manager=readonly "
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"
+    )
     args = f"ARGS=--ServerApp.port_retries=50 {offline}"
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(["make", "lab", args], cwd=ROOT, env=env, **options) as make:
