@@ -88,6 +88,7 @@ def test_workers_show_their_calls_go_and_come(page: LabPage, own_gates: Gates) -
     os.kill(doomed, signal.SIGKILL)
     board.wait_row(1, "failed")
     expect(board.row(1)).to_contain_text("WorkerDiedError")
+    expect(board.root.locator('[role="status"]')).to_contain_text("1 worker went.")
     third = wait_call(c)
     expect(board.button("call 3")).to_be_visible()
     pids = {int(line[-1]) for line in board.workers()}

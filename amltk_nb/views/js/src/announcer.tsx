@@ -8,6 +8,7 @@ import { useConnection } from "./hooks";
 import { count, type Page } from "./page";
 
 const EVERY_S = 10;
+const HEARD_S = 2; // what is replaced sooner may not have been spoken, so it is said again
 
 export function Announcer() {
   const line = useConnection();
@@ -20,7 +21,8 @@ export function Announcer() {
     const due = line.live() && now - last.current.at >= EVERY_S;
     if (!news && !due) return;
     const said = [announcement(line.page, now), comeAndGone(last.current.page, line.page), line.notice?.text];
-    last.current = { milestone, at: now, page: line.page };
+    const wasHeard = now - last.current.at >= HEARD_S;
+    last.current = { milestone, at: now, page: wasHeard ? line.page : last.current.page };
     setText(said.filter(Boolean).join(" "));
   });
   return <div role="status" aria-live="polite" class="amltk-hidden">{text}</div>;
