@@ -224,5 +224,10 @@ async def in_thread(fn: Callable[[], None]) -> None:
         except RuntimeError:  # the loop was closed meanwhile
             pass
 
-    threading.Thread(target=main, name="amltk-nb-aside", daemon=True).start()
-    await done
+    thread = threading.Thread(target=main, name="amltk-nb-aside", daemon=True)
+    thread.start()
+    try:
+        await done
+    finally:
+        if not done.cancelled():
+            thread.join()  # it has nothing left to do but end, and whoever looks now finds no thread

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as PageTimeoutError
 
 from tests.browser.lab import LabPage
 from tests.kernels.cells import PRELUDE, Gate
@@ -112,6 +113,25 @@ class Board:
         row = self.row(call)
         expect(row.locator(".amltk-state")).to_have_text(re.compile(rf"{state}$"))
         return row
+
+    def listen(self) -> None:
+        """Note from now on what the status line says, as a screen reader does."""
+        self.root.locator('[role="status"]').evaluate(
+            """status => {
+                window.heard = [status.textContent];
+                const note = () => window.heard.push(status.textContent);
+                const texts = {childList: true, subtree: true, characterData: true};
+                new MutationObserver(note).observe(status, texts);
+            }"""
+        )
+
+    def wait_heard(self, pattern: str) -> None:
+        """Wait until the status line says something, or has said it since `listen`."""
+        heard = "pattern => window.heard.some(text => new RegExp(pattern).test(text))"
+        try:
+            self.tab.wait_for_function(heard, arg=pattern)
+        except PageTimeoutError:
+            raise AssertionError(f"{pattern!r} is not in {self.tab.evaluate('heard')}") from None
 
     def row(self, call: int) -> Locator:
         """The row of a call."""

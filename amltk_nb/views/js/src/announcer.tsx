@@ -2,7 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { advice } from "./engine";
-import { plural } from "./format";
+import { number, plural } from "./format";
 import { progressText } from "./header";
 import { useConnection } from "./hooks";
 import { count, type Page } from "./page";
@@ -10,19 +10,34 @@ import { count, type Page } from "./page";
 const EVERY_S = 10;
 const HEARD_S = 2; // what is replaced sooner may not have been spoken, so it is said again
 
+interface Traffic {
+  came: number;
+  went: number;
+}
+
+const NOBODY: Traffic = { came: 0, went: 0 };
+
 export function Announcer() {
   const line = useConnection();
   const [text, setText] = useState("");
-  const last = useRef({ milestone: "", at: -Infinity, page: line.page });
+  const last = useRef({ milestone: "", at: -Infinity, traffic: NOBODY });
+  const seen = useRef(line.page);
+  const unsaid = useRef(NOBODY);
   const now = line.now();
   const milestone = milestoneOf(line.page, line.notice?.text, now);
   useEffect(() => {
+    // Counted page by page: whoever comes and goes between two announcements did both.
+    unsaid.current = plus(unsaid.current, comeAndGone(seen.current, line.page));
+    seen.current = line.page;
+    const since = now - last.current.at;
     const news = milestone !== last.current.milestone;
-    const due = line.live() && now - last.current.at >= EVERY_S;
-    if (!news && !due) return;
-    const said = [announcement(line.page, now), comeAndGone(last.current.page, line.page), line.notice?.text];
-    const wasHeard = now - last.current.at >= HEARD_S;
-    last.current = { milestone, at: now, page: wasHeard ? line.page : last.current.page };
+    // A crowd comes one by one: what is being spoken is not cut off for each of them.
+    const due = since >= EVERY_S || (since >= HEARD_S && isAny(unsaid.current));
+    if (!news && !(line.live() && due)) return;
+    const traffic = plus(unsaid.current, since < HEARD_S ? last.current.traffic : NOBODY);
+    const said = [announcement(line.page, now), trafficText(traffic, line.page), line.notice?.text];
+    last.current = { milestone, at: now, traffic };
+    unsaid.current = NOBODY;
     setText(said.filter(Boolean).join(" "));
   });
   return <div role="status" aria-live="polite" class="amltk-hidden">{text}</div>;
@@ -50,16 +65,32 @@ function waiting(page: Page, now: number): string {
   return ` Waiting for ${backend.waiting_for}.${hint ? ` ${hint}` : ""}`;
 }
 
-/** Say which workers came and went from one page to a later one; of a crowd only how many more. */
-export function comeAndGone(before: Page, now: Page): string {
-  if (before.phase === "waiting") return ""; // the page has only just come itself
+/** Count the workers that came and went from one page to the next; of a crowd only how many more. */
+export function comeAndGone(before: Page, now: Page): Traffic {
+  if (before.phase === "waiting") return NOBODY; // the page has only just come itself
   const [old, young] = [before.model.workers, now.model.workers];
   const crowd = before.model.machines.size + now.model.machines.size > 0;
   const more = nThere(now) - nThere(before);
-  const nCame = crowd ? Math.max(0, more) : [...young.keys()].filter((name) => !old.has(name)).length;
-  const nGone = crowd ? Math.max(0, -more) : [...old.keys()].filter((name) => !young.has(name)).length;
-  const parts = [nCame > 0 && `${plural(nCame, "worker")} came.`, nGone > 0 && `${plural(nGone, "worker")} went.`];
-  return parts.filter(Boolean).join(" ");
+  if (crowd) return { came: Math.max(0, more), went: Math.max(0, -more) };
+  const nMissing = (names: Iterable<string>, from: ReadonlyMap<string, unknown>) =>
+    [...names].filter((name) => !from.has(name)).length;
+  return { came: nMissing(young.keys(), old), went: nMissing(old.keys(), young) };
+}
+
+/** With how many there are now, because a line that is the same as before is not spoken. */
+export function trafficText(traffic: Traffic, now: Page): string {
+  if (!isAny(traffic)) return "";
+  const { came, went } = traffic;
+  const parts = [came > 0 && `${plural(came, "worker")} came`, went > 0 && `${plural(went, "worker")} went`];
+  return `${parts.filter(Boolean).join(", ")}, ${number(nThere(now))} now.`;
+}
+
+function plus(a: Traffic, b: Traffic): Traffic {
+  return { came: a.came + b.came, went: a.went + b.went };
+}
+
+function isAny(traffic: Traffic): boolean {
+  return traffic.came + traffic.went > 0;
 }
 
 function nThere(page: Page): number {

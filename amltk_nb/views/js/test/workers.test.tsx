@@ -1,7 +1,7 @@
 import { act } from "preact/test-utils";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { comeAndGone } from "../src/announcer";
-import { EMPTY, reduce } from "../src/page";
+import { comeAndGone, trafficText } from "../src/announcer";
+import { EMPTY, reduce, type Page } from "../src/page";
 import { startsIn } from "../src/row";
 import type { BackendRecord, WireModel, WorkerRecord } from "../src/wire";
 import { AT, byId, call, closeAll, counts, Kernel, model } from "./kernel";
@@ -239,23 +239,24 @@ describe("the workers", () => {
 });
 
 describe("what is announced", () => {
+  const told = (before: Page, now: Page) => trafficText(comeAndGone(before, now), now);
   const [none, one, two] = [at({ backend: dask({ n_there: 0 }) }), at({ workers: { [A]: TWO[A] as WorkerRecord } }), at({ workers: TWO })];
 
   test.each([
-    [none, two, "2 workers came."],
-    [two, one, "1 worker went."],
-    [one, at({ workers: { [B]: TWO[B] as WorkerRecord } }), "1 worker came. 1 worker went."],
+    [none, two, "2 workers came, 2 now."],
+    [two, one, "1 worker went, 1 now."],
+    [one, at({ workers: { [B]: TWO[B] as WorkerRecord } }), "1 worker came, 1 worker went, 1 now."],
     [two, two, ""],
     [EMPTY, two, ""],
   ])("of workers: case %#", (before, now, said) => {
-    expect(comeAndGone(before, now)).toBe(said);
+    expect(told(before, now)).toBe(said);
   });
 
   test("of a crowd is only how many more or fewer there are", () => {
     const crowd = (n: number, name: string) =>
       at({ backend: dask({ n_there: n }), workers: { [name]: { state: "idle", order: 0 } }, machines: { m: { n_workers: n, n_busy: 0, order: 0 } } });
-    expect(comeAndGone(crowd(100, "a"), crowd(90, "b"))).toBe("10 workers went.");
-    expect(comeAndGone(crowd(90, "a"), crowd(1090, "b"))).toBe("1,000 workers came.");
+    expect(told(crowd(100, "a"), crowd(90, "b"))).toBe("10 workers went, 90 now.");
+    expect(told(crowd(90, "a"), crowd(1090, "b"))).toBe("1,000 workers came, 1,090 now.");
   });
 
   test("waiting and its end are told at once, advice when it is long, seconds never", async () => {
@@ -266,6 +267,46 @@ describe("what is announced", () => {
     await kernel.tell({ kind: "beat" });
     expect(said()).toBe("demo running. 0 of 1 call ended. Waiting for workers of DaskExecutor. Start some.");
     await kernel.patch({ backend: { upsert: dask() }, workers: { upsert: TWO } });
-    expect(said()).toBe("demo running. 0 of 1 call ended. 2 workers came.");
+    expect(said()).toBe("demo running. 0 of 1 call ended. 2 workers came, 2 now.");
+  });
+
+  test("a worker that goes just after a milestone is told two seconds later, once", async () => {
+    const kernel = await new Kernel().open(model({ backend: dask(), workers: TWO, counts: counts({ running: 1 }) }));
+    const said = () => kernel.text('[role="status"]');
+    await seconds(3);
+    await kernel.patch({ counts: { upsert: counts({ failed: 1 }) } });
+    const failed = "demo running. 1 of 1 call ended: 1 failed.";
+    expect(said()).toBe(failed);
+    await kernel.patch({ backend: { upsert: dask({ n_there: 1 }) }, workers: { remove: [A] } });
+    await seconds(1);
+    await kernel.tell({ kind: "beat" });
+    expect(said()).toBe(failed);
+    await seconds(1);
+    await kernel.tell({ kind: "beat" });
+    expect(said()).toBe(`${failed} 1 worker went, 1 now.`);
+    await seconds(10);
+    await kernel.tell({ kind: "beat" });
+    expect(said()).toBe(failed);
+  });
+
+  test("what a milestone replaced before it was heard is told again with it", async () => {
+    const kernel = await new Kernel().open(model({ backend: dask(), workers: TWO, counts: counts({ running: 1 }) }));
+    const said = () => kernel.text('[role="status"]');
+    await seconds(3);
+    await kernel.patch({ backend: { upsert: dask({ n_there: 1 }) }, workers: { remove: [A] } });
+    expect(said()).toBe("demo running. 0 of 1 call ended. 1 worker went, 1 now.");
+    await seconds(1);
+    await kernel.patch({ counts: { upsert: counts({ failed: 1 }) } });
+    expect(said()).toBe("demo running. 1 of 1 call ended: 1 failed. 1 worker went, 1 now.");
+  });
+
+  test("a worker that comes and goes unheard of is counted twice", async () => {
+    const kernel = await new Kernel().open(model({ backend: dask({ n_there: 1 }), workers: { [A]: TWO[A] as WorkerRecord } }));
+    const b = { [B]: TWO[B] as WorkerRecord };
+    await kernel.patch({ backend: { upsert: dask() }, workers: { upsert: b } });
+    await kernel.patch({ backend: { upsert: dask({ n_there: 1 }) }, workers: { remove: [B] } });
+    await seconds(2);
+    await kernel.tell({ kind: "beat" });
+    expect(kernel.text('[role="status"]')).toMatch(/ 1 worker came, 1 worker went, 1 now\.$/);
   });
 });
