@@ -134,6 +134,12 @@ class SchedulerCore:
         self._watchers: tuple[Callable[[], None], ...] = ()
         self._own_loop: asyncio.AbstractEventLoop | None = None  # of a `with` outside of any loop
         self._seen = True  # whether somebody took a snapshot since observers were last told
+        self._make_events()
+        host.current().constructed(cast("Scheduler", self))
+        if journal is not None:
+            self._open_journal(journal)
+
+    def _make_events(self) -> None:
         self.emitter = Emitter("scheduler", specs=SCHEDULER_EVENTS)
         for spec in SCHEDULER_EVENTS:
             setattr(self, spec.name, self.emitter.subscriber(spec.name))
@@ -142,9 +148,6 @@ class SchedulerCore:
         self.returned = self.emitter.channel(self.FUTURE_RESULT)
         self.failed = self.emitter.channel(self.FUTURE_EXCEPTION)
         self.cancelled = self.emitter.channel(self.FUTURE_CANCELLED)
-        host.current().constructed(cast("Scheduler", self))
-        if journal is not None:
-            self._open_journal(journal)
 
     def _open_journal(self, path: str | PathLike[str]) -> None:
         from amltk_nb.scheduling.journal import Journal  # sqlite3 is for those who want one
