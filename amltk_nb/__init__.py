@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from amltk_nb.events import Emitter, Event, EventManager, Subscriber
     from amltk_nb.notebook import schedulers
     from amltk_nb.scheduling import (
+        AirflowExecutor,
         Batch,
         Cache,
         Call,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from amltk_nb.types import Requeue
 
 __all__ = [
+    "AirflowExecutor",
     "AmltkError",
     "Batch",
     "Cache",

@@ -37,6 +37,22 @@ def _in(file: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{file}::test_{name}" for name in names)
 
 
+def _of_a_batch_system(suite: str) -> tuple[str, ...]:
+    return tuple(
+        f"{suite}::test_{name}"
+        for name in (
+            "calls_run_in_jobs_and_nothing_is_left",
+            "nobody_comes_in_time",
+            "a_refused_submission_says_what_was_answered",
+            "a_worker_that_is_killed_costs_its_call_only",
+            "a_job_that_is_cancelled_from_outside_is_replaced",
+            "all_jobs_are_cancelled_and_come_again",
+            "jobs_that_end_at_once_end_the_run_with_a_reason",
+            "adaptive_workers_come_with_the_work",
+        )
+    )
+
+
 EVENTS = "test_events.py"
 SLURM = "clusters/test_slurm.py"
 JOB_SCRIPT = "clusters/test_job_script.py"
@@ -212,13 +228,10 @@ _SCHEDULER = (
     _shown(
         "`with_slurm`",
         "Workers are jobs of Slurm; refusals say why, lost jobs are replaced, none is left behind.",
-        *_in(SLURM, "calls_run_in_jobs_and_nothing_is_left", "nobody_comes_in_time"),
-        *_in(SLURM, "a_refused_submission_says_what_slurm_answered"),
-        *_in(SLURM, "a_job_that_is_cancelled_from_outside_is_replaced"),
+        *_of_a_batch_system(f"{SLURM}::TestSlurm"),
         *_in(SLURM, "a_job_that_is_cancelled_in_the_queue_is_replaced"),
-        *_in(SLURM, "jobs_that_end_at_once_end_the_run_with_a_reason"),
         *_in(SLURM, "flags_of_the_submit_command_reach_slurm"),
-        *_in(SLURM, "adaptive_workers_come_with_the_work"),
+        *_in(SLURM, "no_job_outlives_a_notebook_that_is_killed"),
     ),
     _shown(
         "`with_pbs`, `with_lsf`, `with_moab`",
@@ -228,8 +241,10 @@ _SCHEDULER = (
     ),
     _shown(
         "`with_sge`, `with_htcondor`, `with_oar`",
-        "The same; only the texts that they submit are shown by tests.",
-        *_in(JOB_SCRIPT, "the_script_of", "the_script_of_htcondor", "the_queue_of"),
+        "The same, over a real Grid Engine and a real HTCondor: `make test-clusters`.",
+        *_of_a_batch_system("clusters/test_sge.py::TestGridEngine"),
+        *_of_a_batch_system("clusters/test_htcondor.py::TestHTCondor"),
+        *_in(JOB_SCRIPT, "the_script_of", "the_script_of_htcondor"),
     ),
     _shown(
         "`job_script`",

@@ -1,4 +1,4 @@
-"""Virtual environments beside `.venv`: per kernel version, other Pythons, peers, Binder's own.
+"""Virtual environments beside `.venv`: kernel versions, other Pythons, peers, Airflow, Binder's.
 
 They live under `.venvs/`, are made by the first that needs them and made again when what they hold
 has changed. By hand: `python -m tests.environments ipykernel-7.4 python-3.12 binder`.
@@ -136,6 +136,8 @@ def _python(version: str) -> Environment:
     return Environment(f"python-{version}", ("--editable", ".", "--group", "test"), version)
 
 
+# Airflow as its users have it, in its own environment, with this package for whole schedulers.
+_AIRFLOW = Environment("airflow", ("apache-airflow==3.3.*", "--editable", "."))
 _BENCH = Environment("bench", ("--editable", ".", "--group", "bench"))
 _BINDER = Environment(
     "binder", ("-r", "binder/requirements.txt"), after="binder/postBuild", with_pip=True
@@ -146,6 +148,7 @@ ENVIRONMENTS: dict[str, Environment] = {
     for environment in (
         *map(_kernel, ("6.31", "7.1", "7.4")),
         *map(_python, ("3.12", "3.13")),
+        _AIRFLOW,
         _BENCH,
         _BINDER,
     )

@@ -50,7 +50,12 @@ def test_lock_files_name_no_registry() -> None:
 
 def test_the_numbered_notebooks_are_there() -> None:
     names = [path.name for path in NOTEBOOKS]
-    assert names[:3] == ["01_quickstart.ipynb", "02_guide.ipynb", "03_events_and_tasks.ipynb"]
+    assert names == [
+        "01_quickstart.ipynb",
+        "02_guide.ipynb",
+        "03_events_and_tasks.ipynb",
+        "05_outgrow_one_machine.ipynb",
+    ]
 
 
 def saved_text(notebook: dict[str, Any]) -> str:

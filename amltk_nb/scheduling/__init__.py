@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from amltk_nb.events import Emitter, Event, EventManager, Subscriber
     from amltk_nb.scheduling.batch import Batch
     from amltk_nb.scheduling.call import Call, Future
+    from amltk_nb.scheduling.executors.airflow_executor import AirflowExecutor
     from amltk_nb.scheduling.executors.local import SequentialExecutor
     from amltk_nb.scheduling.exit_state import ExitCode, ExitState
     from amltk_nb.scheduling.plugins.base import Plugin
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.task import Task
 
 __all__ = [
+    "AirflowExecutor",
     "Batch",
     "Cache",
     "Call",
@@ -68,6 +70,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AirflowExecutor": "amltk_nb.scheduling.executors.airflow_executor",
     "Batch": "amltk_nb.scheduling.batch",
     "Cache": "amltk_nb.scheduling.plugins.cache",
     "Call": "amltk_nb.scheduling.call",

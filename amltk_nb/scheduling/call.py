@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from amltk_nb.scheduling.states import CALL_MOVES, ENDED, CallState, checked_move
 
 if TYPE_CHECKING:
+    from weakref import ReferenceType
+
     from amltk_nb.scheduling.plugins.base import Plugin
     from amltk_nb.scheduling.snapshot import CallRecord, ProgressRecord
     from amltk_nb.scheduling.task import Task
@@ -82,6 +84,7 @@ class Call:
         "resubmitted_from",
         "result_text",
         "seconds",
+        "settled",
         "started_at",
         "state",
         "submitted_at",
@@ -120,6 +123,7 @@ class Call:
         self.altered: Work | None = None  # what plugins made of it; let go of at the end
         self.plugins: tuple[Plugin, ...] = ()  # that let it in, to be released at its end
         self.future: Future[Any] | None = None
+        self.settled: ReferenceType[Future[Any]] | None = None  # to its future, once it has ended
         self.payload: Any = None  # what the backend made of it to send; its own business
         self.progress: ProgressRecord | None = None  # what it reported last
         self.record: CallRecord | None = None  # made once, when it has ended

@@ -24,7 +24,7 @@ class Lines:
     def __init__(self, traffic: Traffic, backend: Backend) -> None:
         """Start without a transport: most runs need none."""
         self._traffic = traffic
-        self._kind = backend.transport
+        self._backend = backend
         self._transport: Transport | None = None
         self.holds_loop = backend.holds_loop
 
@@ -36,7 +36,7 @@ class Lines:
         """
         with self._traffic.dispatch.lock:
             if self._transport is None:
-                self._transport = open_transport(self._kind, self)
+                self._transport = open_transport(self._backend.transport, self)
         return self._transport.line(receiver)
 
     def close(self) -> None:
@@ -62,6 +62,10 @@ class Lines:
     def watch(self, fd: int, on_readable: Callable[[], None]) -> bool:
         """Have the loop call something while a descriptor has something to read."""
         return self._traffic.watch(fd, on_readable)
+
+    def reach(self) -> str | None:
+        """Say by which address workers reach this machine; None: all of them are on it."""
+        return self._backend.reach()
 
     def log(self, source: str, level: str, text: str) -> None:
         """Add to the scheduler's log."""

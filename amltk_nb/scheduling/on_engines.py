@@ -1,8 +1,8 @@
-"""Schedulers over engines that people use by themselves as well: Ray and ipyparallel."""
+"""Schedulers over engines that people use by themselves as well: Ray, ipyparallel, Airflow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from amltk_nb.scheduling.core import SchedulerCore
@@ -93,5 +93,70 @@ class OnEngines(SchedulerCore):
             n=n,
             connect_timeout=connect_timeout,
             no_workers_after=no_workers_after,
+        )
+        return cls(backend, **options)
+
+    @classmethod
+    def with_airflow(
+        cls,
+        base_url: str,
+        dag_id: str = "amltk_nb_call",
+        auth: str | tuple[str, str] | Callable[[], str] | None = None,
+        *,
+        secret: str | None = None,
+        max_active: int = 16,
+        max_bytes: int = 4 * 2**20,
+        poll: float = 0.5,
+        request_timeout: float = 10.0,
+        lost_after: float = 60.0,
+        no_workers_after: float = 30.0,
+        verify: Any = True,
+        **options: Any,
+    ) -> Self:
+        """Run calls as runs of one DAG of Airflow 3: for calls of minutes, it begins one a second.
+
+        The DAG is put there by `python -m amltk_nb.airflow_dag DAGS_FOLDER`. Who may trigger it
+        runs code of their own on Airflow's workers, unless these have a secret. Ending a running
+        call marks its run as failed; its process is stopped at the task's next heartbeat, which
+        takes up to about 5 s.
+
+        Args:
+            base_url: of Airflow's web page: "http://localhost:8080".
+            dag_id: of the DAG.
+            auth: a token, (user, password), or a function that returns a token, which is called
+                again when Airflow accepts the former one no more; None: Airflow asks nobody who
+                they are (`simple_auth_manager_all_admins`).
+            secret: known to the notebook and, as AMLTK_NB_AIRFLOW_SECRET, to the environment of
+                Airflow's workers: both sides then only open what is signed with it. None: what
+                AMLTK_NB_AIRFLOW_SECRET says here, if it is set.
+            max_active: how many calls Airflow is given at a time; how many of them run is up to
+                its configuration.
+            max_bytes: of the arguments of one call, and of its result, pickled; Airflow keeps
+                both in its database.
+            poll: seconds between two looks at the calls under way.
+            request_timeout: seconds for one request to be answered.
+            lost_after: seconds without any answer after which the run ends.
+            no_workers_after: seconds with the DAG paused, or with Airflow's scheduler down, after
+                which `on_no_workers` is emitted.
+            verify: of TLS: True, False or an `ssl.SSLContext`.
+            options: see `Scheduler`.
+
+        Raises:
+            MissingExtraError: httpx is not installed.
+            ValueError, TypeError: an argument that makes no sense.
+        """
+        backend = open_backend(
+            "airflow",
+            base_url=base_url,
+            dag_id=dag_id,
+            auth=auth,
+            secret=secret,
+            max_active=max_active,
+            max_bytes=max_bytes,
+            poll=poll,
+            request_timeout=request_timeout,
+            lost_after=lost_after,
+            no_workers_after=no_workers_after,
+            verify=verify,
         )
         return cls(backend, **options)

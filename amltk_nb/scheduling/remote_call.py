@@ -3,7 +3,8 @@
 Engines get one function of ours and one `bytes`, never the user's function: some of them swallow
 keyword arguments, some take equal calls for one, some lose the globals of a notebook's functions.
 That function is sent by value, with all it needs of this package, so a worker needs Python of the
-same version and cloudpickle, and need not have this package at all.
+same version and cloudpickle, and need not have this package at all, unless the call has plugins
+that work where it runs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import inspect
 import os
 import pickle
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,8 +23,9 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from amltk_nb.errors import NotPicklableError
+from amltk_nb.errors import NotPicklableError, PluginError
 from amltk_nb.scheduling.call import Call
+from amltk_nb.scheduling.remote_output import CallOutput, captured, lent
 from amltk_nb.scheduling.shipping import (
     error_parts,
     function_name,
@@ -34,7 +37,8 @@ from amltk_nb.scheduling.shipping import (
 
 __all__ = ["Answer", "Portable", "pack_call", "read_answer", "run_call"]
 
-_VALUE, _ERROR, _UNPICKLABLE = "value", "error", "unpicklable"
+_VALUE, _ERROR, _UNPICKLABLE, _NO_PACKAGE = "value", "error", "unpicklable", "no package"
+_LEAVE, _CAPTURE = b"\0", b"\1"  # what is to become of prints; the first byte of a packed call
 
 
 class Answer(NamedTuple):
@@ -47,17 +51,23 @@ class Answer(NamedTuple):
     host: str
     pid: int
     worker: str | None  # what the engine calls the worker, if `run_call` was told
+    output: str = ""  # what it printed, bounded
 
 
-def pack_call(call: Call) -> bytes:
+def pack_call(call: Call, *, captures_output: bool = True) -> bytes:
     """Pickle a call's function and arguments as they are now.
+
+    Args:
+        call: what is to be run.
+        captures_output: whether what it prints travels back with its answer.
 
     Raises:
         NotPicklableError: naming what cannot travel.
     """
     fn, args, kwargs = call.work
+    head = _CAPTURE if captures_output else _LEAVE
     try:
-        return bytes(cloudpickle.dumps((fn, args, kwargs)))
+        return head + bytes(cloudpickle.dumps((fn, args, kwargs)))
     except Exception as error:
         ship_arguments(fn, args, kwargs)  # names the argument, if it is one
         raise NotPicklableError(
@@ -75,39 +85,64 @@ def run_call(packed: bytes, worker: str | None = None) -> bytes:
         worker: what the engine calls the worker that this runs on.
     """
     where = (socket.gethostname(), os.getpid(), worker)
+    with captured(packed[:1] == _CAPTURE) as output:
+        told = _told(packed, output)
+    return pickle.dumps((*told, *where, output.text()))
+
+
+def _told(packed: bytes, output: CallOutput) -> tuple[str, Any, float, float]:
+    """Run a call; returns the kind of its answer, that itself, when it began and for how long."""
     started_at, began = time.time(), time.perf_counter()
     try:
-        fn, args, kwargs = pickle.loads(packed)
+        fn, args, kwargs = pickle.loads(memoryview(packed)[1:])
         value = fn(*args, **kwargs)
         if inspect.iscoroutine(value):
-            value = _awaited(value)
+            value = _awaited(value, output)
     except BaseException as error:
-        parts = error_parts(error, skip_frames=1)
-        return pickle.dumps((_ERROR, parts, started_at, time.perf_counter() - began, *where))
+        seconds = time.perf_counter() - began
+        if (missing := _lacks_package(error)) is not None:
+            return _NO_PACKAGE, missing, started_at, seconds
+        return _ERROR, error_parts(error, skip_frames=1), started_at, seconds
+    finally:
+        _hang_up()
     seconds = time.perf_counter() - began
     try:
-        blob = cloudpickle.dumps(value)
+        return _VALUE, cloudpickle.dumps(value), started_at, seconds
     except Exception as error:
         text = (
             f"the result of {function_name(fn)}() (a {type_name(value)}) cannot travel "
             f"back: {reason(error)}. Return plain values, and open files, locks and connections "
             "inside the function."
         )
-        return pickle.dumps((_UNPICKLABLE, text, started_at, seconds, *where))
-    return pickle.dumps((_VALUE, blob, started_at, seconds, *where))
+        return _UNPICKLABLE, text, started_at, seconds
 
 
-def _awaited(coroutine: Any) -> Any:
+def _lacks_package(error: BaseException) -> str | None:
+    """Say what is missing if a call could not begin for want of this package; None: it is there."""
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    is_missing = isinstance(error, ModuleNotFoundError) and name == "amltk_nb"
+    return reason(error) if is_missing else None
+
+
+def _hang_up() -> None:
+    """Close what this call has used to talk with its scheduler, all that it said included."""
+    talk = sys.modules.get("amltk_nb.scheduling.transports.remote_end")
+    if talk is not None:
+        talk.call_over()
+
+
+def _awaited(coroutine: Any, output: CallOutput) -> Any:
     """Run a coroutine to its end, in a thread of its own where this one has a loop already."""
     if asyncio._get_running_loop() is None:
         return asyncio.run(coroutine)
     ended: list[Any] = []
 
     def main() -> None:
-        try:
-            ended.append((asyncio.run(coroutine), None))
-        except BaseException as error:
-            ended.append((None, error))
+        with lent(output):
+            try:
+                ended.append((asyncio.run(coroutine), None))
+            except BaseException as error:
+                ended.append((None, error))
 
     thread = threading.Thread(target=main)
     thread.start()
@@ -132,6 +167,9 @@ def read_answer(answer: bytes, what: str) -> Answer:
         error = rebuilt_error(body)
     elif kind == _UNPICKLABLE:
         error = NotPicklableError(body)
+    elif kind == _NO_PACKAGE:
+        place = where[4] or where[2]
+        error = PluginError(_NO_PACKAGE_THERE.format(what=what, why=body, place=place))
     else:
         try:
             value = pickle.loads(body)
@@ -142,6 +180,13 @@ def read_answer(answer: bytes, what: str) -> Answer:
             )
             error.__cause__ = why
     return Answer(value, error, *where)
+
+
+_NO_PACKAGE_THERE = (
+    "{what}() could not begin on the worker {place}: {why}. Plugins such as Comm and Progress work "
+    "where the call runs, so that worker needs amltk_nb, in the version of here: install it there "
+    "(pip install amltk-nb), or leave these plugins out."
+)
 
 
 class Portable:
@@ -173,7 +218,7 @@ def _by_value(fn: Callable[..., Any]) -> bytes:
     """Pickle a function with the functions of this package that it uses."""
     # What is registered counts for the whole process, so only as long as it takes.
     with _registering:
-        names = {fn.__module__, __name__, type_name.__module__}
+        names = {fn.__module__, __name__, type_name.__module__, captured.__module__}
         new = [import_module(n) for n in names - cloudpickle.list_registry_pickle_by_value()]
         for module in new:
             cloudpickle.register_pickle_by_value(module)

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
 from amltk_nb.scheduling.call import Call, Outcome
@@ -306,6 +307,7 @@ class Traffic:
             self._receive(outcome)
         future, call.future = call.future, None
         assert future is not None
+        call.settled = ref(future)
         asked = call.state is CallState.CANCELLED
         if self._cancels_asked and call.id in self._cancels_asked:
             self._cancels_asked.discard(call.id)

@@ -27,7 +27,17 @@ from itertools import islice
 from multiprocessing import reduction
 from typing import Any
 
-__all__ = ["ATTENTION", "BEGAN", "FINISHED", "RSS_BYTES", "Board", "Channel", "Part", "encoded"]
+__all__ = [
+    "ATTENTION",
+    "BEGAN",
+    "FINISHED",
+    "RSS_BYTES",
+    "Board",
+    "Channel",
+    "Part",
+    "decoded",
+    "encoded",
+]
 
 _HEADER = struct.Struct("<QI")
 # These run for every message; looking them up each time would show.
@@ -52,6 +62,12 @@ def encoded(message: Message) -> list[Part]:
     sizes = struct.pack(f"<{len(views)}Q", *map(len, views))
     n_bytes = len(sizes) + len(body) + sum(map(len, views))
     return [_HEADER.pack(n_bytes, len(views)) + sizes, body, *views]
+
+
+def decoded(frame: memoryview) -> Message:
+    """Make the message of one whole frame, header included."""
+    _, n_buffers = _unpack_header(frame)
+    return _decoded(frame[_N_HEADER:], n_buffers)
 
 
 def _decoded(frame: memoryview, n_buffers: int) -> Message:

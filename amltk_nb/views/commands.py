@@ -43,6 +43,8 @@ MAX_PARAMETERS = 100
 # Ours and multiprocessing's, and that of concurrent.futures, which loky shares: all written alike.
 _REMOTE = {"RemoteTraceback", "_RemoteTraceback"}
 
+_CUT = ("…", "...)", "...]", "...}")  # how a shortened repr ends
+
 Args = Mapping[str, Any]
 Check = Callable[[str, object], Any]
 
@@ -174,6 +176,10 @@ def _resubmit_failed(scheduler: Scheduler, args: Args) -> dict[str, Any]:
     return {"n": len(scheduler.resubmit_failed())}
 
 
+def _restart_workers(scheduler: Scheduler, args: Args) -> None:
+    scheduler.restart_workers()
+
+
 def _rows(scheduler: Scheduler, args: Args) -> dict[str, Any]:
     calls = scheduler.calls(state=args["state"], before=args["before"], limit=args["limit"])
     return {"rows": [call_record(call) for call in calls[:MAX_ROWS]]}
@@ -181,16 +187,32 @@ def _rows(scheduler: Scheduler, args: Args) -> dict[str, Any]:
 
 def _detail(scheduler: Scheduler, args: Args) -> dict[str, Any]:
     call = scheduler.find_call(args["call"])
+    result, is_part = _result(call)
     return {
         "call": call.id,
         "state": str(call.state),
         "function": safe_text(call.describe(), 1_000),
         "arguments": _arguments(call),
-        "result": None if call.result_text is None else safe_text(call.result_text, MAX_CHARACTERS),
+        "result": result,
+        "result_is_part": is_part,
         "error": None if call.error is None else _error_text(call.error),
         "output": safe_text(call.output, MAX_CHARACTERS, keep="end") if call.output else None,
         "resubmitted_from": call.resubmitted_from,
     }
+
+
+def _result(call: Call) -> tuple[str | None, bool]:
+    """Show a result, and say whether that is all that is left of it.
+
+    A result lives as long as its future; the call itself keeps only the beginning of its text.
+    """
+    kept = call.result_text
+    if kept is None:
+        return None, False
+    future = call.settled() if call.settled is not None else None
+    if future is None:
+        return safe_text(kept, MAX_CHARACTERS), kept.endswith(_CUT)
+    return _text_of(future.result(), MAX_CHARACTERS), False
 
 
 def _arguments(call: Call) -> list[dict[str, str]]:
@@ -253,6 +275,7 @@ COMMANDS: dict[str, Command] = {
     "cancel": Command(_cancel, _CALL, any_thread=True),
     "resubmit": Command(_resubmit, _CALL),
     "resubmit_failed": Command(_resubmit_failed),
+    "restart_workers": Command(_restart_workers),
     "detail": Command(_detail, _CALL),
     "rows": Command(_rows, {"state": _optional_state, "before": _optional_id, "limit": _limit}),
 }

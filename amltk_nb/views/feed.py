@@ -2,7 +2,7 @@
 
 A change only marks the feed. Whoever owns a clock calls `step`, which sends a full model, a patch
 or a heartbeat, and says when it wants to be called again. Only what changed is sent, and what
-comes in bulk (rows, log lines) is held back a little when it would fill the line.
+comes in bulk (rows, workers, log lines) is held back a little when it would fill the line.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ BEAT_S = 1.0  # a live run says so at least this often, else "busy" and "idle" l
 BULK_BYTES_PER_S = 40_000  # rows of calls and log lines are held back above this …
 BULK_HELD_S = 1.0  # … but never longer than this
 
+_BULK = ("calls", "workers", "machines", "log")
 _LIVE = {RunState.RUNNING, RunState.PAUSED, RunState.STOPPING}
 
 
@@ -143,7 +144,7 @@ class Feed:
     def _send_patch(self, now: float, at: float) -> None:
         model = self._take()
         if now < self._bulk_at - 1e-6:
-            model |= {"calls": self._sent["calls"], "log": self._sent["log"]}
+            model |= {name: self._sent[name] for name in _BULK}
             self._dirty = True
         patch = diff(self._sent, model)
         if patch is not None:
@@ -162,5 +163,5 @@ class Feed:
 
 def _held_s(patch: Patch) -> float:
     """Return for how long a patch's rows and lines have used up what may be sent."""
-    bulk = [patch[name] for name in ("calls", "log") if name in patch]
+    bulk = [patch[name] for name in _BULK if name in patch]
     return min(BULK_HELD_S, len(json.dumps(bulk)) / BULK_BYTES_PER_S)

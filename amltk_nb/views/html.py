@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from html import escape
 
 from amltk_nb.scheduling.snapshot import (
+    BackendRecord,
     CallbackRecord,
     CallRecord,
     EventRecord,
@@ -20,16 +21,21 @@ from amltk_nb.scheduling.snapshot import (
     PluginRecord,
     Snapshot,
     TaskRecord,
+    WorkerRecord,
 )
 from amltk_nb.scheduling.states import ENDED, CallState, RunState
-from amltk_nb.views import words
+from amltk_nb.views import engine, words
 from amltk_nb.views.style import ROOT_CLASS, STYLE
 
-__all__ = ["N_ROWS", "N_ROWS_STABLE", "STYLE", "render", "render_task"]
+__all__ = ["N_ROWS", "N_ROWS_STABLE", "N_WORKERS", "STYLE", "render", "render_task"]
 
 N_ROWS = 50  # of a table; a saved notebook should stay small
 N_ROWS_STABLE = 20
+N_WORKERS = 30
+_NBSP = "\N{NO-BREAK SPACE}"
 _NAME_CHARS = 60  # of a worker's name or a log's source
+
+_ANY_ENGINE = BackendRecord(name="")  # of a task that is shown alone
 
 _FIRST = (CallState.FAILED, CallState.RUNNING, CallState.QUEUED)
 _TIMED_COLUMNS = frozenset({"Time", "Time (UTC)", "Worker"})
@@ -38,6 +44,9 @@ _CLASSES = {
     "Time": "num",
     "Attempt": "num",
     "Process": "num",
+    "Workers": "num",
+    "Busy": "num",
+    "Machine": "name",
     "Arguments": "args",
     "Error": "text",
     "Progress": "progress",
@@ -69,7 +78,7 @@ def render(snapshot: Snapshot, *, stable: bool = False, title: str | None = None
         _calls(snapshot, stable=stable),
         _workers(snapshot) if not stable else "",
         _section("Events", None, _tree(snapshot.events, wide=True, stable=stable)),
-        *(_task(task, stable=stable) for task in snapshot.tasks),
+        *(_task(task, snapshot.backend, stable=stable) for task in snapshot.tasks),
         _log(snapshot, stable=stable),
     ]
     return _root(name, parts)
@@ -77,7 +86,8 @@ def render(snapshot: Snapshot, *, stable: bool = False, title: str | None = None
 
 def render_task(task: TaskRecord, *, stable: bool = False) -> str:
     """Draw one task as a self-contained HTML fragment; arguments as for `render`."""
-    return _root(words.said("Task " + task.signature, stable=stable), [_task(task, stable=stable)])
+    name = words.said("Task " + task.signature, stable=stable)
+    return _root(name, [_task(task, _ANY_ENGINE, stable=stable)])
 
 
 def _root(label: str, parts: Iterable[str]) -> str:
@@ -113,7 +123,7 @@ def _joined(parts: Iterable[str]) -> _Markup:
 
 
 def _state(icon: str, word: str, tone: str) -> _Markup:
-    icon_and_word = _el("span", icon, aria_hidden="true"), f"\N{NO-BREAK SPACE}{word}"
+    icon_and_word = _el("span", icon, aria_hidden="true"), f"{_NBSP}{word}"
     return _el("span", *icon_and_word, cls=f"state {tone}")
 
 
@@ -133,11 +143,16 @@ def _head(snapshot: Snapshot, name: str, *, stable: bool) -> _Markup:
         ),
         *(_el("span", note, cls="muted") for note in words.run_notes(snapshot, stable=stable)),
     ]
+    if not stable:
+        notes = filter(None, (engine.waiting_text(snapshot), engine.jobs_text(backend)))
+        about += [_el("span", note, cls="cancelled") for note in notes]
     state = _state(icon, words.outcome(run), tone)
     parts = [_el("p", _joined([_el("strong", name, cls="title"), state, *about]))]
     reason = words.reason_of(run, stable=stable)
     if reason:
         parts.append(_el("p", reason, cls="failed" if run.code == "exception" else "muted"))
+    if not stable and engine.is_long(snapshot):
+        parts.append(_el("p", engine.waiting_hint(backend) or "", cls="muted"))
     return _Markup("".join(parts))
 
 
@@ -158,13 +173,16 @@ def _progress(snapshot: Snapshot) -> _Markup:
         "div", *bar, cls="bar", role="progressbar", aria_label="Progress", aria_valuetext=text,
         **limits,
     )  # fmt: skip
-    return _Markup(drawn + _el("p", _joined([text, *_counts(snapshot.counts, zeros=True)])))
+    counts = _counts(snapshot.counts, snapshot.backend, zeros=True)
+    return _Markup(drawn + _el("p", _joined([text, *counts])))
 
 
-def _counts(counts: Mapping[CallState, int], *, zeros: bool) -> list[_Markup]:
+def _counts(
+    counts: Mapping[CallState, int], backend: BackendRecord, *, zeros: bool
+) -> list[_Markup]:
     return [
-        _state(words.ICONS[state], f"{words.number(n)} {state}", state if n else "muted")
-        for state, n in words.counted(counts)
+        _state(words.ICONS[state], f"{words.number(n)} {word}", state if n else "muted")
+        for state, n, word in engine.counted_words(counts, backend)
         if n or zeros
     ]
 
@@ -175,8 +193,10 @@ def _calls(snapshot: Snapshot, *, stable: bool) -> str:
     n_all = len(snapshot.calls) + snapshot.n_calls_hidden
     chosen = _chosen_stable(snapshot) if stable else _chosen(snapshot)
     twins = Counter(task.function for task in snapshot.tasks)
-    rows = [_call(call, snapshot.now, twins, stable=stable) for call in chosen]
-    return _section("Calls", n_all, _table("Calls", rows), _more(n_all - len(rows), "call"))
+    rows = [_call(call, snapshot, twins, stable=stable) for call in chosen]
+    waiting = "" if stable else engine.queue_text(snapshot)
+    said = _el("p", waiting, cls="more") if waiting else ""
+    return _section("Calls", n_all, said, _table("Calls", rows), _more(n_all - len(rows), "call"))
 
 
 def _chosen(snapshot: Snapshot) -> list[CallRecord]:
@@ -207,23 +227,21 @@ def _chosen_stable(snapshot: Snapshot) -> list[CallRecord]:
 
 
 def _call(
-    call: CallRecord, now: float, twins: Mapping[str, int], *, stable: bool
+    call: CallRecord, snapshot: Snapshot, twins: Mapping[str, int], *, stable: bool
 ) -> dict[str, str]:
     """Return what each column says of a call; an empty string is an empty cell."""
     name = call.task if call.task and twins.get(call.function, 0) > 1 else call.function
     task = [_el("code", words.said(name, stable=stable))]
     if call.resubmitted_from is not None:
         task.append(_el("span", f" resubmit of {words.number(call.resubmitted_from)}", cls="muted"))
-    seconds = words.seconds_of(call, now)
+    word = engine.state_word(call, snapshot.backend)
     row = {
         "Id": words.number(call.id),
         "Task": _Markup("".join(task)),
         "Arguments": _el("code", words.said(call.args, stable=stable)),
-        "State": _state(words.ICONS[call.state], call.state, call.state),
+        "State": _state(words.ICONS[call.state], word.replace(" ", _NBSP), call.state),
         "Progress": _call_progress(call, stable=stable),
-        "Time": ""
-        if seconds is None
-        else words.duration(seconds).replace(" ", "\N{NO-BREAK SPACE}"),
+        "Time": words.time_text(call, snapshot.now).replace(" ", _NBSP),
         "Worker": words.visible(call.worker or "", _NAME_CHARS),
         "Attempt": words.number(call.attempt) if call.attempt > 1 else "",
         "Error": words.said(call.error or "", stable=stable),
@@ -260,20 +278,47 @@ def _more(n: int, noun: str) -> str:
 
 
 def _workers(snapshot: Snapshot) -> str:
-    if not snapshot.workers:
+    """List the workers; of a crowd, how many each machine has and the first ones."""
+    there = engine.who_is_there(snapshot.workers)
+    if not there:
         return ""
-    rows = [
-        {
-            "Worker": words.visible(worker.name, _NAME_CHARS),
-            "State": words.visible(worker.state, _NAME_CHARS),
-            "Process": "" if worker.pid is None else str(worker.pid),
-            "Call": "" if worker.call is None else words.number(worker.call),
-        }
-        for worker in snapshot.workers
-    ]
-    shown = rows[:N_ROWS]
-    more = _more(len(rows) - len(shown), "worker")
-    return _section("Workers", len(rows), _table("Workers", shown), more, opened=False)
+    parts = []
+    if len(there) > N_WORKERS:
+        machines = engine.machines(there)
+        rows = [
+            {
+                "Machine": words.visible(machine.name, _NAME_CHARS),
+                "Workers": words.number(machine.n_workers),
+                "Busy": words.number(machine.n_busy),
+            }
+            for machine in machines[:N_WORKERS]
+        ]
+        parts += [_table("Machines", rows), _more(len(machines) - len(rows), "machine")]
+    calls = {call.id: call for call in snapshot.calls}
+    workers = [_worker(worker, calls, snapshot.now) for worker in there[:N_WORKERS]]
+    parts += [_table("Workers", workers), _more(len(there) - len(workers), "worker")]
+    return _section("Workers", len(there), *parts, opened=False)
+
+
+def _worker(worker: WorkerRecord, calls: Mapping[int, CallRecord], now: float) -> dict[str, str]:
+    call = None if worker.call is None else calls.get(worker.call)
+    return {
+        "Worker": words.visible(worker.name, _NAME_CHARS),
+        "Machine": words.visible(worker.where or "", _NAME_CHARS),
+        "Process": "" if worker.pid is None else str(worker.pid),
+        "State": words.visible(worker.state, _NAME_CHARS),
+        "Call": _call_of(worker, call),
+        "Time": words.time_text(call, now).replace(" ", _NBSP) if call else "",
+    }
+
+
+def _call_of(worker: WorkerRecord, call: CallRecord | None) -> str:
+    """Say what a worker runs: "12 · evaluate (and 2 more)"."""
+    if worker.call is None:
+        return ""
+    name = f" · {words.visible(call.function, _NAME_CHARS)}" if call else ""
+    more = f" (and {words.number(worker.n_calls - 1)} more)" if worker.n_calls > 1 else ""
+    return f"{words.number(worker.call)}{name}{more}"
 
 
 def _tree(events: Iterable[EventRecord], *, wide: bool = False, stable: bool) -> _Markup:
@@ -302,9 +347,9 @@ def _callback(callback: CallbackRecord, *, stable: bool) -> _Markup:
     return _el("li", *parts)
 
 
-def _task(task: TaskRecord, *, stable: bool) -> _Markup:
+def _task(task: TaskRecord, backend: BackendRecord, *, stable: bool) -> _Markup:
     ref = _el("code", words.said(task.ref, stable=stable))
-    about = [_el("span", "Ref: ", ref, cls="muted"), *_counts(task.counts, zeros=False)]
+    about = [_el("span", "Ref: ", ref, cls="muted"), *_counts(task.counts, backend, zeros=False)]
     summary = _el(
         "summary", _el("strong", "Task "), _el("code", words.said(task.signature, stable=stable))
     )

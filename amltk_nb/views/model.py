@@ -25,14 +25,16 @@ from amltk_nb.scheduling.snapshot import (
     TaskRecord,
 )
 from amltk_nb.scheduling.states import CallState
-from amltk_nb.views import words
+from amltk_nb.views import engine, words
 
 __all__ = [
     "COLLECTIONS",
     "N_ENDED",
     "N_LOG",
+    "N_MACHINES",
     "N_QUEUED",
     "N_RUNNING",
+    "N_WORKERS",
     "SCHEMA",
     "Model",
     "Patch",
@@ -61,6 +63,7 @@ COLLECTIONS = (
     "plugins",
     "calls",
     "workers",
+    "machines",
     "log",
 )
 
@@ -68,6 +71,8 @@ COLLECTIONS = (
 # and 190 rows of some 230 bytes are what fits into 50 kB; the page asks for more when it scrolls.
 N_RUNNING, N_QUEUED, N_ENDED = 100, 30, 60
 N_LOG = 300
+# Workers change with each call as well; where there are more, the page gets counts by machine.
+N_WORKERS, N_MACHINES = 30, 30
 
 _SHORT, _LINE, _TEXT = 120, 400, 4_000  # characters
 
@@ -107,6 +112,7 @@ def to_model(snapshot: Snapshot) -> Model:
         "plugins": _plugins(snapshot.tasks),
         "calls": calls,
         "workers": _workers(snapshot),
+        "machines": _machines(snapshot),
         "log": _log(snapshot),
     }
 
@@ -147,8 +153,9 @@ def call_record(call: CallRecord) -> Record:
         seconds=None if call.seconds is None else round(call.seconds, 6),
         worker=None if call.worker is None else safe_text(call.worker, _SHORT),
         attempt=None if call.attempt == 1 else call.attempt,
-        error=None if call.error is None else safe_text(call.error, _LINE),
+        error=_line(call.error),
         resubmitted_from=call.resubmitted_from,
+        not_before=_rounded(call.not_before) if call.state is CallState.QUEUED else None,
         progress=None if call.progress is None else _progress(call.progress),
     )
 
@@ -185,19 +192,29 @@ def _run(snapshot: Snapshot) -> Record:
         # While it runs the page computes this; sent each time it would make every patch differ.
         elapsed_s=_rounded(run.elapsed_s) if ended else None,
         code=None if run.code is None else safe_text(run.code, _SHORT),
-        reason=None if run.reason is None else safe_text(run.reason, _LINE),
+        reason=_line(run.reason),
         stopping_since=_rounded(run.stopping_since),
-        cannot_start=None if run.cannot_start is None else safe_text(run.cannot_start, _LINE),
+        cannot_start=_line(run.cannot_start),
     )
 
 
 def _backend(snapshot: Snapshot) -> Record:
     backend = snapshot.backend
+    n_there = len(engine.who_is_there(snapshot.workers))
     return _without_none(
         name=safe_text(backend.name, _SHORT),
         options=_values(backend.options),
         n_workers=backend.n_workers,
-        cannot_end=None if backend.cannot_end is None else safe_text(backend.cannot_end, _LINE),
+        n_there=n_there,
+        n_to_come=len(snapshot.workers) - n_there or None,
+        cannot_end=_line(backend.cannot_end),
+        cannot_restart=_line(backend.cannot_restart),
+        reports_start=None if backend.reports_start else False,
+        waiting_for=_line(backend.waiting_for),
+        waiting_since=_rounded(backend.waiting_since),
+        no_workers_after_s=backend.no_workers_after_s,
+        hint=engine.waiting_hint(backend),
+        n_jobs_waiting=backend.n_jobs_waiting or None,
     )
 
 
@@ -281,11 +298,32 @@ def _calls(calls: Iterable[CallRecord]) -> tuple[Collection, int]:
 
 
 def _workers(snapshot: Snapshot) -> Collection:
+    there = engine.who_is_there(snapshot.workers)
     return {
         safe_text(worker.name, _SHORT): _without_none(
-            state=safe_text(worker.state, _SHORT), pid=worker.pid, call=worker.call, order=i
+            state=safe_text(worker.state, _SHORT),
+            pid=worker.pid,
+            call=worker.call,
+            n_calls=worker.n_calls if worker.n_calls > 1 else None,
+            where=None if worker.where is None else safe_text(worker.where, _SHORT),
+            order=i,
         )
-        for i, worker in enumerate(snapshot.workers[:1_000])
+        for i, worker in enumerate(there[:N_WORKERS])
+    }
+
+
+def _machines(snapshot: Snapshot) -> Collection:
+    """Count workers by machine, where there are too many to be named one by one."""
+    there = engine.who_is_there(snapshot.workers)
+    if len(there) <= N_WORKERS:
+        return {}
+    return {
+        safe_text(machine.name, _SHORT): {
+            "n_workers": machine.n_workers,
+            "n_busy": machine.n_busy,
+            "order": i,
+        }
+        for i, machine in enumerate(engine.machines(there)[:N_MACHINES])
     }
 
 
@@ -321,6 +359,10 @@ def _is_plain_number(value: object) -> bool:
 
 def _without_none(**fields: Any) -> Record:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _line(text: str | None) -> str | None:
+    return None if text is None else safe_text(text, _LINE)
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -24,14 +24,18 @@ from amltk_nb.scheduling.snapshot import (
     PluginRecord,
     Snapshot,
     TaskRecord,
+    WorkerRecord,
 )
 from amltk_nb.scheduling.states import ENDED, CallState, RunState
-from amltk_nb.views import words
+from amltk_nb.views import engine, words
 
 __all__ = ["PLAIN_WIDTH", "line", "plain", "plain_task", "render", "render_task"]
 
 PLAIN_WIDTH = 80  # columns of `plain`
 _N_QUEUE_ROWS = 6  # calls named in the box
+_N_MACHINES = 5
+
+_ANY_ENGINE = BackendRecord(name="")  # of a task that is shown alone
 
 _STYLES = {
     "queued": "dim",
@@ -56,7 +60,7 @@ def render(
     if snapshot.events:
         tree.add(Group(*(_event(event, stable=stable) for event in snapshot.events)))
     for task in snapshot.tasks:
-        tree.add(render_task(task, stable=stable))
+        tree.add(_task(task, snapshot.backend, stable=stable))
     for thing in extra:
         tree.add(thing)
     return tree
@@ -64,9 +68,13 @@ def render(
 
 def render_task(task: TaskRecord, *, stable: bool = False) -> RenderableType:
     """Draw one task: counts, plugins, and the events that happened or have callbacks."""
+    return _task(task, _ANY_ENGINE, stable=stable)
+
+
+def _task(task: TaskRecord, backend: BackendRecord, *, stable: bool) -> RenderableType:
     parts: list[RenderableType] = []
     if sum(task.counts.values()):
-        parts.append(_counts(task.counts))
+        parts.append(_counts(task.counts, backend))
     parts.extend(_plugin(plugin, stable=stable) for plugin in task.plugins)
     parts.extend(_event(event, stable=stable) for event in words.with_something(task.events))
     return Panel(
@@ -96,7 +104,10 @@ def plain_task(task: TaskRecord, *, stable: bool = False) -> str:
 def line(snapshot: Snapshot) -> str:
     """Say in one line what a scheduler is and how far it got, for its repr."""
     backend = snapshot.backend
-    counts = [f"{words.number(n)} {state}" for state, n in words.counted(snapshot.counts) if n]
+    states = engine.counted_words(snapshot.counts, backend)
+    counts = [f"{words.number(n)} {word}" for _, n, word in states if n]
+    if backend.waiting_for is not None:
+        counts.append(f"waiting for {words.visible(backend.waiting_for, 60)}")
     said = [
         words.outcome(snapshot.run),
         f"{words.visible(backend.name, 60)}({backend.n_workers})",
@@ -139,12 +150,15 @@ def _head(snapshot: Snapshot, *, stable: bool) -> Panel:
     table = Table(box=None, expand=True, padding=(0, 1), pad_edge=False)
     table.add_column("Executor", ratio=1)
     table.add_column(f"Queue: ({words.number(n_waiting)})", ratio=2)
-    queue = Group(_counts(snapshot.counts), *([] if stable else _queue(snapshot)))
-    table.add_row(_executor(snapshot.backend, stable=stable), queue)
+    counted = _counts(snapshot.counts, snapshot.backend)
+    queue = Group(counted, *([] if stable else _queue(snapshot)))
+    table.add_row(Group(*_executor(snapshot, stable=stable)), queue)
     # In the box and not on its edge: an edge would cut the error that ended the run.
-    said = _text(reason, "red" if run.code == "exception" else "dim")
+    below = [_text(reason, "red" if run.code == "exception" else "dim")] if reason else []
+    if not stable and engine.is_long(snapshot):
+        below.append(_text(engine.waiting_hint(snapshot.backend) or "", "dim"))
     return Panel(
-        Group(table, said) if reason else table,
+        Group(table, *below) if below else table,
         title=title,
         title_align="left",
         subtitle=_text(" · ".join(notes), "dim") if notes else None,
@@ -153,28 +167,54 @@ def _head(snapshot: Snapshot, *, stable: bool) -> Panel:
     )
 
 
-def _executor(backend: BackendRecord, *, stable: bool) -> Panel:
+def _executor(snapshot: Snapshot, *, stable: bool) -> list[RenderableType]:
+    """Draw what runs the calls, and below it who is there or awaited."""
+    backend = snapshot.backend
     options = _text(words.said(words.options_text(backend.options), stable=stable))
     name = _text(words.said(backend.name, stable=stable))
-    return Panel.fit(options, title=name, title_align="left")
+    panel = Panel.fit(options, title=name, title_align="left")
+    if stable:
+        return [panel]
+    waiting = [engine.waiting_text(snapshot), engine.jobs_text(backend)]
+    noted = [_text(note, "yellow") for note in waiting if note]
+    return [panel, *noted, *_workers(engine.who_is_there(snapshot.workers))]
 
 
-def _counts(counts: Mapping[CallState, int]) -> Text:
+def _workers(workers: Sequence[WorkerRecord]) -> list[Text]:
+    """Count the workers, and by machine where there are several."""
+    if not workers:
+        return []
+    machines = engine.machines(workers)
+    rows = [_text(engine.busy_text(workers))]
+    if len(machines) == 1 and workers[0].where is None:
+        return rows
+    for machine in machines[:_N_MACHINES]:
+        name = words.visible(machine.name, 40)
+        rows.append(_text(f"  {words.number(machine.n_workers)} on {name}", "dim"))
+    n_more = len(machines) - _N_MACHINES
+    return [
+        *rows,
+        *([_text(f"  … and {words.plural(n_more, 'more machine')}", "dim")] * (n_more > 0)),
+    ]
+
+
+def _counts(counts: Mapping[CallState, int], backend: BackendRecord) -> Text:
     text = _text("")
-    for state, n in words.counted(counts):
+    for state, n, word in engine.counted_words(counts, backend):
         if n:
             text.append("  " if text else "")
-            text.append(f"{words.number(n)} {state}", _STYLES[state])
+            text.append(f"{words.number(n)} {word}", _STYLES[state])
     return text or _text("no calls", "dim")
 
 
 def _queue(snapshot: Snapshot) -> list[Text]:
     """Name what runs, what is next and what ended last, and count the rest."""
-    rows = [_call(call) for call in _interesting(snapshot.calls)]
+    rows = [_call(call, snapshot) for call in _interesting(snapshot.calls)]
     n_more = len(snapshot.calls) + snapshot.n_calls_hidden - len(rows)
     if n_more:
         rows.append(_text(f"… and {words.number(n_more)} more", "dim"))
-    return rows
+    waiting = engine.queue_text(snapshot)
+    return [_text(waiting, "yellow"), *rows] if waiting else rows
 
 
 def _interesting(calls: Sequence[CallRecord]) -> list[CallRecord]:
@@ -188,13 +228,17 @@ def _interesting(calls: Sequence[CallRecord]) -> list[CallRecord]:
     return running + queued + ended[: _N_QUEUE_ROWS - len(running) - len(queued)]
 
 
-def _call(call: CallRecord) -> Text:
+def _call(call: CallRecord, snapshot: Snapshot) -> Text:
     shown = f"{words.visible(call.function, 60)}({words.visible(call.args, words.ONE_LINE_CHARS)})"
     text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(call.state.upper(), _STYLES[call.state])
+    text.append(engine.state_word(call, snapshot.backend).upper(), _STYLES[call.state])
     text.append(f" {shown}")
+    if call.state is CallState.QUEUED and call.not_before is not None:
+        text.append(f"  {words.time_text(call, snapshot.now)}", "dim")
     if call.progress is not None:
         text.append(f"  {words.progress_text(call.progress)}", "blue")
+    if call.state is CallState.RUNNING and call.worker is not None:
+        text.append(f"  on {words.visible(call.worker, 60)}", "dim")
     if call.error:
         text.append(f"  {words.visible(call.error, words.ONE_LINE_CHARS)}", "red")
     return text

@@ -46,6 +46,7 @@ __all__ = [
     "seconds_of",
     "stable_log",
     "steady",
+    "time_text",
     "title_of",
     "totals",
     "value_text",
@@ -290,6 +291,14 @@ def seconds_of(call: CallRecord, now: float) -> float | None:
     if call.seconds is not None or call.started_at is None:
         return call.seconds
     return (call.ended_at if call.ended_at is not None else now) - call.started_at
+
+
+def time_text(call: CallRecord, now: float) -> str:
+    """Say how long a call ran or has been running, or when one that is held back will start."""
+    if call.state is CallState.QUEUED and call.not_before is not None:
+        return f"in {duration(call.not_before - now)}" if call.not_before > now else "now"
+    seconds = seconds_of(call, now)
+    return "" if seconds is None else duration(seconds)
 
 
 def stable_log(log: Iterable[LogRecord]) -> list[LogRecord]:

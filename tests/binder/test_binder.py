@@ -1,4 +1,4 @@
-"""The environment that Binder builds, built here, with the quickstart run in it to its end."""
+"""The environment that Binder builds, built here, with notebooks run in it to their ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 from tests.environments import ENVIRONMENTS, ROOT
 
-QUICKSTART = ROOT / "notebooks" / "01_quickstart.ipynb"
+# These two need the most: models and pictures, and the engines beside them.
+NAMES = ("01_quickstart", "05_outgrow_one_machine")
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +32,11 @@ def test_amltk_nb_is_installed_not_linked(python: Path) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_the_quickstart_runs_in_it(python: Path, tmp_path: Path) -> None:
-    copy = tmp_path / QUICKSTART.name
-    copy.write_bytes(QUICKSTART.read_bytes())
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_in_it(name: str, python: Path, tmp_path: Path) -> None:
+    notebook = ROOT / "notebooks" / f"{name}.ipynb"
+    copy = tmp_path / notebook.name
+    copy.write_bytes(notebook.read_bytes())
     command = [str(python.parent / "jupyter"), "execute", "--inplace", str(copy)]
     # The start script is part of what Binder does; a jupyter that is found only there is used.
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
@@ -43,4 +46,4 @@ def test_the_quickstart_runs_in_it(python: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     outputs = [o for c in json.loads(copy.read_text())["cells"] for o in c.get("outputs", [])]
     assert [o["evalue"] for o in outputs if o["output_type"] == "error"] == []
-    assert any("image/png" in o.get("data", {}) for o in outputs), "the quickstart ends with a plot"
+    assert any("image/png" in o.get("data", {}) for o in outputs), "it ends with a plot"

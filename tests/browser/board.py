@@ -126,6 +126,13 @@ class Board:
         """The static HTML that a finished run leaves."""
         return self.page.output(self.cell).locator(".amltk-nb-static")
 
+    def workers(self) -> list[list[str]]:
+        """What the table of workers says, a list for each line."""
+        lines = self.root.locator(".amltk-workers tbody tr")
+        return lines.evaluate_all(
+            "lines => lines.map((line) => [...line.cells].map((cell) => cell.textContent))"
+        )
+
     # --- what can be pressed
 
     def button(self, name: str) -> Locator:

@@ -166,6 +166,16 @@ def new_page(
 @pytest.fixture
 def gates(lab: Lab) -> Iterator[Gates]:
     """Make gates that cells of `lab` know by their names: `first, second = gates("a", "b")`."""
+    yield from _gates(lab)
+
+
+@pytest.fixture
+def own_gates(own_lab: Lab) -> Iterator[Gates]:
+    """The same for cells of `own_lab`."""
+    yield from _gates(own_lab)
+
+
+def _gates(lab: Lab) -> Iterator[Gates]:
     made: list[Gate] = []
 
     def make(*names: str) -> list[Gate]:

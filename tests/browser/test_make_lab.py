@@ -24,7 +24,9 @@ def address(tmp_path: Path) -> Iterator[str]:
     env = {name: value for name, value in os.environ.items() if name not in hidden}
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     env |= {name: str(tmp_path / name) for name in names}
-    args = "ARGS=--ServerApp.port_retries=50 --LabApp.news_url="
+    # Without a network, what JupyterLab asks the package index keeps it from ending.
+    offline = "--LabApp.news_url= --LabApp.extension_manager=readonly"
+    args = f"ARGS=--ServerApp.port_retries=50 {offline}"
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(["make", "lab", args], cwd=ROOT, env=env, **options) as make:
         lines: list[str] = []
@@ -43,10 +45,11 @@ def address(tmp_path: Path) -> Iterator[str]:
             assert seen, "".join(lines)
             yield ADDRESS.search("".join(lines)).group()
         finally:
+            # JupyterLab alone: kernels that die under it are started again, by a server that leaves.
             children = psutil.Process(make.pid).children(recursive=True)
-            for process in children:
+            for process in psutil.Process(make.pid).children():
                 process.terminate()
-            alive = psutil.wait_procs(children, timeout=30)[1]
+            alive = psutil.wait_procs(children, timeout=60)[1]
             for process in alive:
                 process.kill()
             reader.join(30)

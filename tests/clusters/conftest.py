@@ -1,46 +1,86 @@
-"""One real Slurm for all tests of this folder that ask for it."""
+"""Real batch systems for the tests of this folder, started when asked for, one at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from amltk_nb import Scheduler
-from tests.clusters.slurm import Slurm, missing, running_slurm
+from tests.clusters.daemons import BatchSystem, running
+from tests.clusters.slurm import Slurm
 from tests.clusters.standins import write_standins
 from tests.executors.contract import Gate
 from tests.required import unavailable
 
 
+class Started:
+    """The batch system that runs; two would take each other's time."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._system: BatchSystem | None = None
+
+    def the(self, wanted: type[BatchSystem]) -> BatchSystem:
+        """Have one run, and stop the one before it."""
+        if type(self._system) is not wanted:
+            self.stop()
+            if reason := wanted.missing():
+                (unavailable if wanted is Slurm else pytest.skip)(reason)
+            # Loads what the main thread only may load.
+            Scheduler.with_slurm(1, cores=1, memory="1 GB")
+            # A socket's path may have some hundred characters only, and pytest's folders are long.
+            prefix = f"amltk-nb-{wanted.key}-"
+            folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix))
+            self._system = self._stack.enter_context(running(wanted(Path(folder))))
+        assert self._system is not None
+        return self._system
+
+    def stop(self) -> None:
+        self._system = None
+        self._stack.close()
+
+
 @pytest.fixture(scope="session")
-def whole_slurm() -> Iterator[Slurm]:
-    if reason := missing():
-        unavailable(reason)
-    Scheduler.with_slurm(1, cores=1, memory="1 GB")  # loads what the main thread only may load
-    # The path of a socket may have some hundred characters only, and pytest's folders are long.
-    with tempfile.TemporaryDirectory(prefix="amltk-nb-slurm-") as folder:
-        with running_slurm(Path(folder)) as slurm:
-            yield slurm
+def started() -> Iterator[Started]:
+    started = Started()
+    yield started
+    started.stop()
 
 
 @pytest.fixture
-def slurm(whole_slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
-    """The Slurm, as this process's own; no job of a test may outlive it."""
-    for name, value in whole_slurm.environment.items():
-        monkeypatch.setenv(name, value)
-    yield whole_slurm
-    left = whole_slurm.jobs()
-    whole_slurm.clear()
-    assert left == {}, f"jobs that were left behind: {left}\n{whole_slurm.complaints()}"
+def lent(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[type[BatchSystem]], BatchSystem]]:
+    """Makes a batch system this process's own for one test; no job of the test may outlive it."""
+    lent: list[BatchSystem] = []
+
+    def lend(wanted: type[BatchSystem]) -> BatchSystem:
+        system = started.the(wanted)
+        for name, value in system.environment.items():
+            monkeypatch.setenv(name, value)
+        lent.append(system)
+        return system
+
+    yield lend
+    for system in lent:
+        left = system.jobs()
+        system.clear()
+        assert left == {}, f"jobs that were left behind: {left}\n{system.complaints()}"
 
 
 @pytest.fixture
-def standins(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def slurm(lent: Callable[[type[BatchSystem]], BatchSystem]) -> BatchSystem:
+    return lent(Slurm)
+
+
+@pytest.fixture
+def standins(slurm: BatchSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the stand-in commands, first on the PATH; its `log` has what was called."""
     folder = tmp_path / "commands"
     write_standins(folder)

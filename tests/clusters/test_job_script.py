@@ -205,7 +205,15 @@ QUEUES = {
         "     14 0.00000 dask-worke me           Eqw   11/22/2026 12:00:00              1\n",
         {"12": False, "13": True},
     ),
-    "htcondor": ("12 2\n13 1\n14 3\n15 4\n", {"12": False, "13": True}),
+    "htcondor": ("12 2\n13 1\n14 3\n15 4\n16 5\n", {"12": False, "13": True, "16": True}),
+    "oar": (
+        "Job id    S User     Duration   System message\n"
+        "--------- - -------- ---------- ------------------------------------------------\n"
+        "12        R me          0:00:09 R=1,W=0:5:0,J=B,N=dask-worker\n"
+        "13        W me          0:00:00 R=1,W=0:5:0,J=B,N=dask-worker\n"
+        "14        F me          0:00:00 R=1,W=0:5:0,J=B,N=dask-worker\n",
+        {"12": False, "13": True},
+    ),
 }
 
 

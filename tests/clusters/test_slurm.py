@@ -4,123 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from amltk_nb import ExitCode, Scheduler
-from amltk_nb.errors import BackendLostError, BackendStartError, WorkerDiedError
+from amltk_nb.errors import BackendStartError, WorkerDiedError
+from tests.clusters.functions import job_number, mark_and_wait
+from tests.clusters.jobs import BatchContract, is_gone, is_wanted, made, seen_waiting, started
 from tests.clusters.slurm import Slurm
 from tests.clusters.waiting import until
-from tests.executors.contract import LONG_S, Contract, Gate, square, wait_at
+from tests.executors.contract import LONG_S, Gate, square
 
-LIMIT_S = 300  # for the first one, which may have to install Slurm; all others need some seconds
-pytestmark = pytest.mark.timeout(LIMIT_S)
+# For the first one, which may have to install Slurm; all others need some seconds.
+pytestmark = pytest.mark.timeout(400)
 
-
-def made(key: str, folder: Path, n_workers: int = 2, **options: Any) -> Scheduler:
-    order = {
-        "cores": 1,
-        "memory": "500 MB",
-        "walltime": "00:10:00",
-        "interface": "lo",
-        "log_directory": str(folder),
-        "local_directory": str(folder),
-    }
-    # Upstream looks at the log folder when a job is described: the time of a user's cell, which
-    # the check for a blocked loop would not let pass.
-    with ThreadPoolExecutor(1) as aside:
-        make = getattr(Scheduler, f"with_{key}")
-        scheduler: Scheduler = aside.submit(make, n_workers, **{**order, **options}).result()
-        return scheduler
+NEVER = "sbatch --begin=now+1hour"
 
 
 def on_slurm(folder: Path, n_workers: int = 2, **options: Any) -> Scheduler:
     return made("slurm", folder, n_workers, **options)
 
 
-def mark_and_wait(marks: str, gate: str, text: str) -> str:
-    """Leave a line with the job and the process, then wait to be let go."""
-    with open(marks, "a") as file:
-        file.write(f"{text} {os.environ['SLURM_JOB_ID']} {os.getpid()}\n")
-    return wait_at(gate, text)
-
-
-def started(marks: Path) -> dict[str, tuple[str, int]]:
-    """The job and process of each call that began; one that began twice is a failure."""
-    lines = [line.split() for line in marks.read_text().splitlines()]
-    assert len({text for text, _, _ in lines}) == len(lines)
-    return {text: (job, int(pid)) for text, job, pid in lines}
-
-
-def job_of(_: Any = None) -> str:
-    return os.environ["SLURM_JOB_ID"]
-
-
-@pytest.mark.usefixtures("slurm")
-class TestSlurm(Contract):
-    can_end = True
+class TestSlurm(BatchContract):
+    system_class = Slurm
+    refused = {"queue": "nowhere"}
+    refusal = "sbatch: error: invalid partition specified: nowhere"
+    never = NEVER
 
     if not os.environ.get("AMLTK_NB_WHOLE_CONTRACT"):
         # Each takes some seconds to have its jobs started and says no more of jobs than the
         # others here, and the Dask tests run all of them; `make test-clusters` does for jobs.
         test_results_with_all_kinds_of_arguments = None
         test_errors_keep_their_type_and_state = None
+        test_a_closure_and_a_local_class_travel = None
         test_coroutine_functions_run_to_their_end = None
         test_short_calls_do_not_wait_behind_a_long_one = None
         test_stop_lets_running_calls_finish = None
         test_stop_now_ends_or_abandons_running_calls = None
         test_the_same_scheduler_runs_three_times = None
         test_nothing_is_left_behind = None
-
-    @pytest.fixture(autouse=True)
-    def folder(self, tmp_path: Path) -> None:
-        self._folder = tmp_path
-
-    @contextmanager
-    def open(self) -> Iterator[Scheduler]:
-        yield on_slurm(self._folder)
-
-
-async def test_calls_run_in_jobs_and_nothing_is_left(slurm: Slurm, tmp_path: Path):
-    factor = 3
-    scheduler = on_slurm(tmp_path)
-    run = scheduler.start()
-    answers = await scheduler.gather(
-        scheduler.map(lambda n: (n * factor, os.environ["SLURM_JOB_ID"], os.getpid()), range(20))
-    )
-    assert [n for n, _, _ in answers] == [3 * n for n in range(20)]
-    jobs = slurm.jobs()
-    assert {job for _, job, _ in answers} <= set(jobs)
-    assert sorted(jobs.values()) == ["RUNNING", "RUNNING"]
-    assert "tcp://127.0.0.1:" in scheduler.job_script()  # where the workers found us
-    scheduler.stop()
-    assert await run == ExitCode.STOPPED
-    assert slurm.jobs() == {}
-    pids = {pid for _, _, pid in answers}
-    until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the workers are gone")
-
-
-async def test_a_refused_submission_says_what_slurm_answered(slurm: Slurm, tmp_path: Path):
-    scheduler = on_slurm(tmp_path, queue="nowhere")
-    run = scheduler.start(end_on_empty=True, on_exception="raise")
-    future = scheduler.submit(square, 3)
-    with pytest.raises(BackendStartError) as caught:
-        await asyncio.wait_for(run.wait(), LONG_S)
-    for words in (
-        "Slurm refused the job: `sbatch SCRIPT` failed (1) and printed: ",
-        "sbatch: error: invalid partition specified: nowhere",
-        "scheduler.job_script()",
-        "queue=",
-    ):
-        assert words in str(caught.value)
-    assert future.cancelled()
-    assert slurm.jobs() == {}
+        test_one_call_is_ended_and_one_that_waits_never_runs = None
 
 
 async def test_a_submit_command_that_is_not_there(slurm: Slurm, tmp_path: Path):
@@ -137,44 +65,18 @@ async def test_a_submit_command_that_is_not_there(slurm: Slurm, tmp_path: Path):
 async def test_flags_of_the_submit_command_reach_slurm(slurm: Slurm, tmp_path: Path):
     scheduler = on_slurm(tmp_path, 1, submit_command="sbatch --comment=ours --nice=7")
     run = scheduler.start()
-    job = await scheduler.submit(job_of)
+    job = await scheduler.submit(job_number)
     assert slurm.ask("squeue", "-h", "-j", job, "-o", "%k").strip() == "ours"
     run.stop()
     await run
 
 
-async def test_a_job_that_is_cancelled_from_outside_is_replaced(
-    slurm: Slurm, tmp_path: Path, gate: Gate
-):
-    marks = tmp_path / "marks"
-    scheduler = on_slurm(tmp_path)
-    run = scheduler.start(end_on_empty=True)
-    victim, other = (scheduler.submit(mark_and_wait, str(marks), gate.path, x) for x in "vo")
-    await gate.arrived(2)
-    job, _ = started(marks)["v"]
-    slurm.ask("scancel", job)
-    with pytest.raises(WorkerDiedError):
-        await asyncio.wait_for(victim, LONG_S)
-    late = [scheduler.submit(mark_and_wait, str(marks), gate.path, x) for x in "l"]
-    await gate.arrived(3)  # while `other` still holds the worker that is left
-    assert len({*started(marks).values()}) == 3
-    assert started(marks)["l"][0] not in (job, started(marks)["o"][0])
-    gate.open()
-    assert await asyncio.wait_for(other, LONG_S) == "o"
-    assert await asyncio.wait_for(late[0], LONG_S) == "l"
-    assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.EXHAUSTED
-    (told,) = [line.text for line in scheduler.snapshot().log if job in line.text]
-    assert told == f"job {job} of Slurm is gone, with its worker; another one is submitted"
-
-
 async def test_a_job_that_is_cancelled_in_the_queue_is_replaced(slurm: Slurm, tmp_path: Path):
     told: list[float] = []
-    scheduler = on_slurm(
-        tmp_path, 1, no_workers_after=0.2, submit_command="sbatch --begin=now+1hour"
-    )
+    scheduler = on_slurm(tmp_path, 1, no_workers_after=0.2, submit_command=NEVER)
     scheduler.on_no_workers(told.append)
     run = scheduler.start()
-    future = scheduler.submit(job_of)
+    future = scheduler.submit(job_number)
     await asyncio.to_thread(until, lambda: len(slurm.jobs()) == 1, "a job waits")
     (first,) = slurm.jobs()
     await asyncio.to_thread(until, lambda: seen_waiting(scheduler) == 1, "it is counted")
@@ -192,21 +94,6 @@ async def test_a_job_that_is_cancelled_in_the_queue_is_replaced(slurm: Slurm, tm
     await run
 
 
-def seen_waiting(scheduler: Scheduler) -> int | None:
-    return scheduler.snapshot().backend.n_jobs_waiting
-
-
-async def test_jobs_that_end_at_once_end_the_run_with_a_reason(slurm: Slurm, tmp_path: Path):
-    scheduler = on_slurm(tmp_path, 1, python="/nowhere/python")
-    run = scheduler.start(end_on_empty=True, on_exception="raise")
-    scheduler.submit(square, 3)
-    with pytest.raises(BackendLostError) as caught:
-        await asyncio.wait_for(run.wait(), LONG_S)
-    assert "3 jobs in a row came to nothing" in str(caught.value)
-    assert f"what they said is in {tmp_path}" in str(caught.value)
-    assert "/nowhere/python" in next(tmp_path.glob("*.err")).read_text()
-
-
 async def test_a_limit_of_the_site_leaves_the_jobs_it_allows(slurm: Slurm, tmp_path: Path):
     sbatch = tmp_path / "sbatch-one"  # takes one job only, as a site's limit does
     sbatch.write_text(
@@ -222,37 +109,69 @@ async def test_a_limit_of_the_site_leaves_the_jobs_it_allows(slurm: Slurm, tmp_p
     assert len(refusals) == 1
 
 
-async def test_nobody_comes_in_time(slurm: Slurm, tmp_path: Path):
-    scheduler = on_slurm(tmp_path, 1, start_timeout=0.5, submit_command="sbatch --begin=now+1hour")
-    run = scheduler.start(end_on_empty=True, on_exception="raise")
-    scheduler.submit(square, 3)
-    with pytest.raises(BackendLostError, match=r"within start_timeout=0\.5 s\. Slurm has the jobs"):
-        await asyncio.wait_for(run.wait(), LONG_S)
+NOTEBOOK = """
+import asyncio, sys
+from pathlib import Path
+from amltk_nb import Scheduler
+from tests.clusters.functions import mark_and_wait
+from tests.clusters.jobs import made
+
+folder, marks, gate = sys.argv[1:]
+Scheduler.with_slurm(1, cores=1, memory="1 GB")  # loads what the main thread only may load
+scheduler = made("slurm", Path(folder), 2, death_timeout=3)
+waiting = made("slurm", Path(folder), 1, death_timeout=3, submit_command="sbatch --begin=now+1hour")
+
+async def main():
+    runs = [scheduler.start(), waiting.start()]
+    for text in "ab":
+        scheduler.submit(mark_and_wait, marks, gate, text)
+    await runs[0]
+
+asyncio.run(main())
+"""
 
 
-async def test_stop_now_ends_what_runs(slurm: Slurm, tmp_path: Path, gate: Gate):
+async def test_no_job_outlives_a_notebook_that_is_killed(slurm: Slurm, tmp_path: Path, gate: Gate):
     marks = tmp_path / "marks"
-    scheduler = on_slurm(tmp_path)
-    run = scheduler.start()
-    futures = [scheduler.submit(mark_and_wait, str(marks), gate.path, x) for x in "ab"]
-    await gate.arrived(2)
-    scheduler.stop(wait=False)
-    assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.STOPPED
-    assert all(future.cancelled() for future in futures)
+    said = tmp_path / "said"
+    with said.open("wb") as output:
+        notebook = subprocess.Popen(
+            [sys.executable, "-c", NOTEBOOK, str(tmp_path), str(marks), gate.path],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        await gate.arrived(2)
+        until(lambda: len(slurm.jobs()) == 3, lambda: f"all are there\n{said.read_text()}")
+    finally:
+        notebook.send_signal(signal.SIGKILL)
+        notebook.wait(LONG_S)
+    (waiting,) = [job for job, state in slurm.jobs().items() if state == "pending"]
+    until(lambda: set(slurm.jobs()) == {waiting}, "the jobs that ran have ended", limit_s=15)
     pids = [pid for _, pid in started(marks).values()]
-    until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "both bodies are gone")
+    until(lambda: all(map(is_gone, pids)), "both bodies are gone")
+    # Nobody is left who could take this one back; it ends soon after it has begun.
+    slurm.ask("scontrol", "update", f"JobId={waiting}", "StartTime=now")
+    until(lambda: slurm.jobs().get(waiting) != "pending", "it has begun")
+    until(lambda: slurm.jobs() == {}, "it has ended as well")
 
 
-async def test_adaptive_workers_come_with_the_work(slurm: Slurm, tmp_path: Path, gate: Gate):
+@is_wanted
+async def test_a_job_whose_time_is_over_is_replaced(slurm: Slurm, tmp_path: Path, gate: Gate):
     marks = tmp_path / "marks"
-    scheduler = on_slurm(tmp_path, adaptive=True)
+    scheduler = on_slurm(tmp_path, 1)
     run = scheduler.start()
-    await asyncio.to_thread(until, lambda: seen_waiting(scheduler) == 0, "it is connected")
-    assert slurm.jobs() == {}
-    futures = [scheduler.submit(mark_and_wait, str(marks), gate.path, x) for x in "ab"]
-    await gate.arrived(2)
-    assert len({job for job, _ in started(marks).values()}) == 2
-    gate.open()
-    assert await scheduler.gather(futures) == ["a", "b"]
+    future = scheduler.submit(mark_and_wait, str(marks), gate.path, "a")
+    await gate.arrived(1)
+    ((job, pid),) = started(marks).values()
+    # Slurm counts time in minutes and looks every half one; this is the shortest way there.
+    slurm.ask("scontrol", "update", f"JobId={job}", "EndTime=now")
+    with pytest.raises(WorkerDiedError):
+        await asyncio.wait_for(future, 60)
+    until(lambda: is_gone(pid), "the body is gone")
+    second = await asyncio.wait_for(scheduler.submit(job_number), LONG_S)
+    assert second != job
+    assert list(started(marks)) == ["a"]
     run.stop()
-    assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.STOPPED
+    await run

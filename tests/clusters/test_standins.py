@@ -11,11 +11,12 @@ import pytest
 
 from amltk_nb import ExitCode, Scheduler
 from amltk_nb.errors import BackendStartError, WorkerDiedError
+from tests.clusters.functions import mark_and_wait
+from tests.clusters.jobs import made, started
 from tests.clusters.slurm import Slurm
-from tests.clusters.test_slurm import LIMIT_S, made, mark_and_wait, started
 from tests.executors.contract import LONG_S, Gate, square
 
-pytestmark = pytest.mark.timeout(LIMIT_S)
+pytestmark = pytest.mark.timeout(400)
 
 SUBMITS = {"pbs": "qsub", "lsf": "bsub", "moab": "msub"}
 CANCELS = {"pbs": "qdel", "lsf": "bkill", "moab": "canceljob"}
@@ -36,7 +37,7 @@ async def test_submit_run_lose_one_and_close(
     victim, other = (scheduler.submit(mark_and_wait, str(marks), gate.path, x) for x in "vo")
     await gate.arrived(2)
     job, _ = started(marks)["v"]
-    slurm.ask("scancel", job)
+    slurm.cancel(job)
     with pytest.raises(WorkerDiedError):
         await asyncio.wait_for(victim, LONG_S)
     gate.open()

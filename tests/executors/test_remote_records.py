@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from amltk_nb import Scheduler
-from amltk_nb.scheduling.executors.remote import RemoteWorker
+from amltk_nb.scheduling.executors.remote import Connection, News, RemoteWorker
 from amltk_nb.scheduling.snapshot import WorkerRecord
 from tests.executors.driver import Driver
 from tests.executors.test_remote import HandBackend, add
@@ -75,3 +75,27 @@ def test_the_record_says_what_it_waits_for_and_when_that_is_long() -> None:
 def test_who_can_replace_workers(scheduler: Scheduler, why: str | None) -> None:
     said = scheduler.backend.describe().cannot_restart
     assert said is None if why is None else str(said).startswith(why)
+
+
+class EmptyBackend(HandBackend):
+    """Starts without any worker."""
+
+    def connect(self, news: News) -> Connection:
+        engine = super().connect(news)
+        self.engines[0].there = []
+        return engine
+
+
+class Viewer(Driver):
+    """Looks at the backend whenever it is told that something changed, as views do."""
+
+    seen: tuple[str | None, ...] = ()
+
+    def changed(self) -> None:
+        self.seen += (self.backend.describe().waiting_for,)
+        super().changed()
+
+
+def test_views_are_told_when_it_has_started_and_waits_for_workers() -> None:
+    with Viewer(EmptyBackend(no_workers_after_s=1_000.0)) as viewer:
+        viewer.wait_for(lambda: "workers of HandExecutor" in viewer.seen)

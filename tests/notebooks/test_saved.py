@@ -100,3 +100,24 @@ def test_events_and_tasks_shows_batches_and_an_event_of_ones_own() -> None:
     assert records.count("\n") == 11
     [picture] = [text for kind, text in pictures if kind == "text/plain" and "@record" in text]
     assert re.search(r"@record 11 .*\n.* def cheer\(best\) \(11\) ", picture)
+
+
+def test_outgrow_one_machine_finds_the_same_on_each_engine_and_names_no_place() -> None:
+    [path] = [path for path in NOTEBOOKS if path.stem == "05_outgrow_one_machine"]
+    notebook = load(path)
+    cells = {cell["id"]: kept(cell["outputs"], "output_type") for cell in code_cells(notebook)}
+    assert cells["dask-best"][0] == ("stdout", "the same scores as on processes: True\n")
+    assert [text for _, text in cells["slurm-best"]] == [
+        "the same scores as on processes, if there is a Slurm: True\n"
+    ]
+    [outcome] = [text for kind, text in cells["dask-wait"] if "Scheduler" in text[:40]]
+    assert "'tcp://127.0.0.1:…'" in outcome
+    [(_, script)] = cells["job-script"]
+    assert script.splitlines()[2:4] == ["#SBATCH -J dask-worker", "#SBATCH -p long"]
+    assert "\npython -m distributed.cli.dask_worker tcp://scheduler-address:port " in script
+    said = "\n".join(texts(notebook))
+    assert re.findall(r"127\.0\.0\.1:\d|/(?:tmp|home|root|work|usr/lib)/\S*", said) == []
+    # Only the line that makes the scheduler differs between the two searches.
+    sources = {cell["id"]: cell["source"].splitlines() for cell in code_cells(notebook)}
+    here, there = sources["processes"], sources["dask-search"]
+    assert [n for n, pair in enumerate(zip(here, there, strict=True)) if len({*pair}) == 2] == [0]

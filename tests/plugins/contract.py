@@ -1,4 +1,4 @@
-"""What every plugin owes a task, on processes and on threads; a subclass says how to make one."""
+"""What every plugin owes a task, wherever its calls run; a subclass says how to make one."""
 
 from __future__ import annotations
 
@@ -72,9 +72,14 @@ class PluginContract:
     def make(self) -> Plugin:
         raise NotImplementedError
 
+    def open_scheduler(self, backend: str) -> Scheduler:
+        """Make a scheduler with two workers of a kind."""
+        scheduler: Scheduler = getattr(Scheduler, f"with_{backend}")(2)
+        return scheduler
+
     @pytest.fixture
     async def scheduler(self, backend: str) -> AsyncIterator[Scheduler]:
-        scheduler = getattr(Scheduler, f"with_{backend}")(2)
+        scheduler = self.open_scheduler(backend)
         yield scheduler
         if scheduler.running():
             run = scheduler.last_run

@@ -16,6 +16,7 @@ from amltk_nb.scheduling.snapshot import (
     EventRecord,
     LogRecord,
     PluginRecord,
+    ProgressRecord,
     RunRecord,
     Snapshot,
     TaskRecord,
@@ -330,12 +331,19 @@ def hostile() -> Snapshot:
         version=1,
         name=soup,
         run=RunRecord(state=RunState.FINISHED, n=1, elapsed_s=1.0, code="stopped", reason=soup),
-        backend=BackendRecord(name=soup, options={soup: soup}, n_workers=1, cannot_end=soup),
+        backend=BackendRecord(
+            name=soup,
+            options={soup: soup},
+            n_workers=1,
+            cannot_end=soup,
+            cannot_restart=soup,
+            waiting_for=soup,
+        ),
         counts=counts(done=1, failed=len(HOSTILE)),
         events=(EventRecord(name=soup, count=1, callbacks=(callback,)),),
         tasks=(task,),
         calls=(*calls, huge),
-        workers=(WorkerRecord(name=soup, state=soup, pid=1, call=1),),
+        workers=(WorkerRecord(name=soup, state=soup, pid=1, call=1, where=soup),),
         log=tuple(
             LogRecord(id=n, at=T0, source=text, level=text, text=text)
             for n, text in enumerate(HOSTILE)
@@ -374,9 +382,114 @@ def crowd() -> Snapshot:
     )
 
 
+def waiting() -> Snapshot:
+    """A batch system that has not begun its jobs for longer than one would think."""
+    backend = BackendRecord(
+        name="SLURMCluster",
+        options={"n_workers": 2, "queue": "short"},
+        cannot_restart="workers of this engine are not replaced",
+        reports_start=False,
+        waiting_for="workers of SLURMCluster",
+        waiting_since=T0,
+        no_workers_after_s=10.0,
+        n_jobs_waiting=2,
+    )
+    return Snapshot(
+        version=5,
+        name="seeds",
+        run=RunRecord(state=RunState.RUNNING, n=1, started_at=T0 - 1, elapsed_s=26.0),
+        backend=backend,
+        counts=counts(queued=3),
+        events=scheduler_events(on_start=1, on_future_submitted=3),
+        calls=tuple(call(n, CallState.QUEUED) for n in (1, 2, 3)),
+        now=T0 + 25,
+    )
+
+
+def elsewhere() -> Snapshot:
+    """Dask, which does not say when a call begins; a call reports, another one is tried later."""
+    backend = BackendRecord(
+        name="DaskExecutor",
+        options={"n_workers": 2},
+        n_workers=2,
+        cannot_end="the workers are not ours to end",
+        cannot_restart="workers of this engine are not replaced",
+        reports_start=False,
+        no_workers_after_s=10.0,
+    )
+    addresses = [f"tcp://10.0.0.{n}:40{n}13" for n in (7, 8)]
+    failed = call(1, CallState.FAILED, worker=addresses[0], error="OSError: no answer")
+    again = call(5, CallState.QUEUED, resubmitted_from=1, attempt=2, not_before=T0 + 22.5)
+    far = ProgressRecord(n=3, total=4)
+    return Snapshot(
+        version=9,
+        name="seeds",
+        run=RunRecord(state=RunState.RUNNING, n=1, started_at=T0, elapsed_s=20.0),
+        backend=backend,
+        counts=counts(queued=1, running=3, failed=1),
+        events=scheduler_events(on_start=1, on_future_submitted=4, on_future_exception=1),
+        calls=(
+            call(2, CallState.RUNNING, worker=addresses[0]),
+            call(3, CallState.RUNNING, worker=addresses[0]),
+            call(4, CallState.RUNNING, worker=addresses[1], progress=far),
+            again,
+            failed,
+        ),
+        workers=(
+            WorkerRecord(
+                name=addresses[0], state="busy", pid=71, call=2, n_calls=2, where="10.0.0.7"
+            ),
+            WorkerRecord(name=addresses[1], state="busy", call=4, n_calls=1, where="10.0.0.8"),
+            WorkerRecord(name="to-come-1", state="to come"),
+        ),
+        now=T0 + 20,
+    )
+
+
+def cluster(n_workers: int = 1_000, n_machines: int = 32) -> Snapshot:
+    """A thousand workers on thirty-two machines, every fourth of them idle."""
+    workers = tuple(
+        WorkerRecord(
+            name=f"tcp://node-{n % n_machines:02d}:{40_000 + n}",
+            state="busy" if n % 4 else "idle",
+            call=n if n % 4 else None,
+            n_calls=int(n % 4 > 0),
+            where=f"node-{n % n_machines:02d}",
+        )
+        for n in range(n_workers)
+    )
+    backend = BackendRecord(
+        name="DaskExecutor",
+        options={"address": "tcp://node-00:8786"},
+        n_workers=n_workers,
+        reports_start=False,
+        no_workers_after_s=10.0,
+    )
+    running = [
+        call(w.call, CallState.RUNNING, worker=w.name, started_at=T0)
+        for w in workers
+        if w.call is not None
+    ]
+    return Snapshot(
+        version=9,
+        name="cluster",
+        run=RunRecord(state=RunState.RUNNING, n=1, started_at=T0, elapsed_s=20.0),
+        backend=backend,
+        counts=counts(queued=9_000, running=len(running)),
+        events=scheduler_events(on_start=1, on_future_submitted=9_000 + len(running)),
+        calls=tuple(running[:300]),
+        workers=workers,
+        now=T0 + 20,
+        n_calls_hidden=9_000 + len(running) - 300,
+    )
+
+
 ALL = {
     made.__name__: made()
-    for made in (idle, running, paused, stopping, exhausted, exception, hostile, crowd)
+    for made in (
+        *(idle, running, paused, stopping, exhausted, exception, hostile, crowd),
+        *(waiting, elsewhere, cluster),
+    )
 }
 
 

@@ -110,6 +110,9 @@ class StandInScheduler:
     def stop(self, wait: bool | None = None) -> None:
         self._ask("stop", wait)
 
+    def restart_workers(self) -> None:
+        self._ask("restart_workers")
+
     def cancel(self, call: Call) -> bool:
         self._ask("cancel", call.id)
         if call.worker == "a thread":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 from concurrent.futures.process import _RemoteTraceback  # type: ignore[attr-defined]
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amltk_nb import Scheduler
 from amltk_nb.errors import CommandError
 from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.shipping import RemoteTraceback
@@ -55,6 +58,7 @@ def refusal(scheduler: StandInScheduler, name: Any, **args: Any) -> str:
         ("resume", ("resume",)),
         ("stop", ("stop", None)),
         ("stop_now", ("stop", False)),
+        ("restart_workers", ("restart_workers",)),
     ],
 )
 def test_a_plain_command_is_one_public_method(name: str, asked: tuple[Any, ...]) -> None:
@@ -113,10 +117,35 @@ def test_detail_has_every_parameter_by_name() -> None:
         "function": "add",
         "arguments": [{"name": "a", "text": "1"}, {"name": "scale", "text": "2.0"}],
         "result": "6.0",
+        "result_is_part": False,
         "error": None,
         "output": "hello\n",
         "resubmitted_from": 4,
     }
+
+
+def test_detail_of_a_long_result_has_all_of_it_while_somebody_keeps_the_future() -> None:
+    async def main() -> None:
+        scheduler = Scheduler.with_sequential()
+        async with scheduler:
+            kept = scheduler.submit(list, range(500))
+            gone = scheduler.submit(list, range(501)).call.id
+            short = scheduler.submit(list, range(3)).call.id
+
+        def result_of(call: int) -> tuple[str, bool]:
+            message = {"kind": "command", "id": 1, "name": "detail", "args": {"call": call}}
+            value = dispatch_command(scheduler, message)["value"]
+            return value["result"], value["result_is_part"]
+
+        gc.collect()
+        assert result_of(kept.call.id) == (repr(list(range(500))), False)
+        text, is_part = result_of(gone)
+        assert is_part
+        assert text.startswith("[0, 1, 2")
+        assert len(text) <= 200
+        assert result_of(short) == ("[0, 1, 2]", False)
+
+    asyncio.run(main())
 
 
 def test_detail_of_arguments_that_do_not_fit_counts_them() -> None:
@@ -198,10 +227,9 @@ def test_the_end_of_a_long_output_is_kept() -> None:
 
 def test_unknown_names_and_arguments_are_refused_with_those_that_are_known() -> None:
     scheduler = StandInScheduler()
-    known = "cancel, detail, pause, resubmit, resubmit_failed, resume, rows, snapshot, start, stop"
-    assert (
-        refusal(scheduler, "__class__") == f"No command '__class__'; there are {known}, stop_now."
-    )
+    known = "cancel, detail, pause, restart_workers, resubmit, resubmit_failed, resume, rows, "
+    known += "snapshot, start, stop, stop_now"
+    assert refusal(scheduler, "__class__") == f"No command '__class__'; there are {known}."
     assert refusal(scheduler, "stop", wait=False) == "stop takes no arguments, not ['wait']."
     assert refusal(scheduler, "cancel", call=1, x=2) == "cancel takes call, not ['x']."
     assert scheduler.asked == []

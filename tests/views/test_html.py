@@ -26,7 +26,7 @@ PAGES = [pytest.param(n, stable, id=f"{n}-{f}") for n in NAMES for f, stable in 
 ALLOWED = {
     "style": set(),
     "p": {"class"},
-    "div": {"class", "role", "tabindex", "aria-label"}
+    "div": {"class", "role", "tabindex", "aria-label", "aria-hidden"}
     | {f"aria-value{x}" for x in ("min", "max", "now", "text")},
     "span": {"class", "style", "aria-hidden"},
     "strong": {"class"},
@@ -128,7 +128,7 @@ def test_well_formed_and_only_known_harmless_elements(name: str, stable: bool) -
     odd = [(n.tag, set(n.attributes) - ALLOWED.get(n.tag, {"?"})) for n in root.all()]
     assert [entry for entry in odd if entry[0] not in ALLOWED or entry[1]] == []
     styles = {n.attributes["style"] for n in root.all() if "style" in n.attributes}
-    assert [style for style in styles if not re.fullmatch(r"flex:\d+", style)] == []
+    assert [style for style in styles if not re.fullmatch(r"flex:\d+(\.\d+)?", style)] == []
     classes = {c for n in root.all() for c in n.attributes.get("class", "").split()}
     assert [c for c in classes if not re.fullmatch(r"amltk-nb-[a-z]+", c)] == []
 
@@ -245,6 +245,37 @@ def test_a_crowd_is_bounded_and_says_what_is_left_out(stable: bool, n_rows: int)
     log = column("crowd", "Message", stable=stable, table=1)
     assert log == [f"row {n}" for n in (range(20) if stable else range(450, 500))]
     assert f"… and {500 - len(log)} more messages" in page("crowd", stable).text
+
+
+def test_a_crowd_of_workers_is_counted_by_machine_and_the_first_are_named() -> None:
+    machines, named = [t for t in page("cluster").all("table") if t.attributes["aria-label"] in ("Machines", "Workers")]  # fmt: skip # noqa: E501
+    assert columns(machines) == ["Machine", "Workers", "Busy"]
+    assert [[td.text for td in tr.all("td")] for tr in machines.all("tr")][1:3] == [
+        ["node-00", "32", "0"],
+        ["node-01", "32", "32"],
+    ]
+    assert len(list(named.all("tr"))) == 1 + html.N_WORKERS
+    assert "… and 2 more machines" in page("cluster").text
+    assert "… and 970 more workers" in page("cluster").text
+    assert len(html.render(ALL["cluster"])) < 60_000
+
+
+def test_few_workers_say_what_they_run_where_and_since_when() -> None:
+    assert column("elsewhere", "Worker", table=1) == [
+        "tcp://10.0.0.7:40713",
+        "tcp://10.0.0.8:40813",
+    ]
+    assert column("elsewhere", "Machine", table=1) == ["10.0.0.7", "10.0.0.8"]
+    assert column("elsewhere", "Process", table=1) == ["71", ""]
+    assert column("elsewhere", "Call", table=1) == ["2 · collatz (and 1 more)", "4 · collatz"]
+    assert column("elsewhere", "Time", table=1) == ["18.0\N{NO-BREAK SPACE}s", "16.0\N{NO-BREAK SPACE}s"]  # fmt: skip # noqa: E501
+
+
+def test_the_queue_says_that_nobody_is_there() -> None:
+    assert "3 calls wait for workers of SLURMCluster." in page("waiting").text
+    assert "waiting 25.0 s for workers of SLURMCluster" in page("waiting").text
+    assert "2 jobs in the batch queue" in page("waiting").text
+    assert "wait" not in page("waiting", stable=True).text
 
 
 def test_stable_failures_are_left_where_they_stand_unless_all_are_known() -> None:

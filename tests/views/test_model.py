@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 from amltk_nb.scheduling.snapshot import CallbackRecord, EventRecord, LogRecord, PluginRecord
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.views import model as m
-from amltk_nb.views.model import COLLECTIONS, apply, diff, safe_text, to_model
+from amltk_nb.views.model import (
+    COLLECTIONS,
+    N_MACHINES,
+    N_WORKERS,
+    apply,
+    diff,
+    safe_text,
+    to_model,
+)
+from tests.views.snapshots import ALL, T0
 from tests.views.standin import call_record, snapshot
 
 VALUES = st.none() | st.integers(0, 3) | st.text(max_size=3)
@@ -66,6 +76,7 @@ def test_the_records_are_what_the_page_reads() -> None:
         "name": "ProcessExecutor",
         "options": {"max_workers": 2},
         "n_workers": 2,
+        "n_there": 1,
     }
     assert {state: c["n"] for state, c in shown["counts"].items()} == {
         "queued": 0,
@@ -134,6 +145,49 @@ def test_the_queue_is_bounded_by_kind_and_the_rest_is_counted() -> None:
     assert shown["counts"]["hidden"] == {"n": 7 + 101 + 370 + 240}
     assert "1029" in shown["calls"]
     assert "1030" not in shown["calls"]
+
+
+def test_an_engine_elsewhere_says_what_it_waits_for_and_where_its_calls_are() -> None:
+    waiting = to_model(ALL["waiting"])["backend"]["backend"]
+    assert waiting.pop("hint").startswith("The batch system has not begun our jobs")
+    assert waiting == {
+        "name": "SLURMCluster",
+        "options": {"n_workers": 2, "queue": "short"},
+        "n_workers": 0,
+        "n_there": 0,
+        "cannot_restart": "workers of this engine are not replaced",
+        "reports_start": False,
+        "waiting_for": "workers of SLURMCluster",
+        "waiting_since": T0,
+        "no_workers_after_s": 10.0,
+        "n_jobs_waiting": 2,
+    }
+    shown = to_model(ALL["elsewhere"])
+    assert shown["backend"]["backend"]["n_there"] == 2
+    assert shown["backend"]["backend"]["n_to_come"] == 1
+    first, second = "tcp://10.0.0.7:40713", "tcp://10.0.0.8:40813"
+    of_first = {"state": "busy", "pid": 71, "call": 2, "n_calls": 2, "where": "10.0.0.7"}
+    assert shown["workers"] == {
+        first: of_first | {"order": 0},
+        second: {"state": "busy", "call": 4, "where": "10.0.0.8", "order": 1},
+    }
+    assert shown["machines"] == {}
+    assert shown["calls"]["5"]["not_before"] == T0 + 22.5
+    assert "not_before" not in shown["calls"]["1"]
+
+
+def test_a_thousand_workers_are_thirty_and_counts_by_machine() -> None:
+    shown = to_model(ALL["cluster"])
+    assert len(shown["workers"]) == N_WORKERS == 30
+    assert len(shown["machines"]) == N_MACHINES == 30
+    assert shown["backend"]["backend"]["n_there"] == 1_000
+    assert shown["machines"]["node-01"] == {"n_workers": 32, "n_busy": 32, "order": 1}
+    # All of them have another call: what a page gets of that must stay small.
+    later = [replace(w, call=(w.call or 0) + 1_000, state="busy") for w in ALL["cluster"].workers]
+    patch = diff(shown, to_model(replace(ALL["cluster"], workers=tuple(later))))
+    assert patch is not None
+    assert sorted(patch) == ["machines", "workers"]
+    assert len(json.dumps(patch)) < 6_000
 
 
 def test_a_thousand_calls_a_second_stay_below_fifty_kilobytes() -> None:

@@ -15,8 +15,15 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.panel import Panel
 
-from amltk_nb.scheduling.snapshot import CallRecord, EventRecord, LogRecord, Snapshot
-from amltk_nb.views import text, words
+from amltk_nb.scheduling.snapshot import (
+    CallRecord,
+    EventRecord,
+    LogRecord,
+    Snapshot,
+    WorkerRecord,
+)
+from amltk_nb.scheduling.states import CallState
+from amltk_nb.views import engine, text, words
 from tests.views import snapshots
 from tests.views.snapshots import ALL, GOLDEN, HOSTILE, T0
 
@@ -101,6 +108,15 @@ def test_every_golden_file_is_compared() -> None:
             "<Scheduler 'seeds': finished (exception), ProcessExecutor(1), 1 failed, 1 cancelled>",
         ),
         (
+            "waiting",
+            "<Scheduler 'seeds': running, SLURMCluster(0), 3 queued, "
+            "waiting for workers of SLURMCluster>",
+        ),
+        (
+            "elsewhere",
+            "<Scheduler 'seeds': running, DaskExecutor(2), 1 queued, 3 handed over, 1 failed>",
+        ),
+        (
             "crowd",
             "<Scheduler 'crowd': finished (exhausted), ProcessExecutor(2), 9,999 done, 1 failed>",
         ),
@@ -113,8 +129,9 @@ def test_line(name: str, expected: str) -> None:
 def test_line_stays_one_short_line_whatever_the_names() -> None:
     said = text.line(ALL["hostile"])
     assert said.isprintable()
-    assert len(said) == len("<Scheduler '': finished (stopped), (1), 1 done, 10 failed>") + (
-        40 + 60 + 2 * len("… (cut, 259 characters)")
+    counted = "1 done, 10 failed, waiting for "
+    assert len(said) == len(f"<Scheduler '': finished (stopped), (1), {counted}>") + (
+        40 + 60 + 60 + 3 * len("… (cut, 259 characters)")
     )
 
 
@@ -177,6 +194,60 @@ def test_events_stand_in_declaration_order_and_hidden_callbacks_nowhere() -> Non
     shown = re.findall(r"^[┃┣┗━]+ +@(\w+)", picture, re.MULTILINE)
     assert shown == [event.name for event in ALL["running"].events]
     assert "_book" not in picture
+
+
+def test_advice_comes_when_a_wait_is_long_and_not_before() -> None:
+    waiting = ALL["waiting"]
+    for seconds, is_told in ((9.9, False), (10.0, True)):
+        told = text.plain(replace(waiting, now=T0 + seconds))
+        assert "waiting" in told
+        assert ("has not begun our jobs" in told) is is_told
+
+
+@pytest.mark.parametrize(
+    ("waiting_for", "n_jobs", "advice"),
+    [
+        ("DaskExecutor to start", None, "Starting takes long."),
+        ("workers of DaskExecutor", None, "Nobody is there to run calls."),
+        ("workers of SLURMCluster", 0, "Nobody is there to run calls."),
+        ("workers of SLURMCluster", 1, "The batch system has not begun our jobs;"),
+    ],
+)
+def test_the_advice_fits_what_it_waits_for(
+    waiting_for: str, n_jobs: int | None, advice: str
+) -> None:
+    backend = replace(ALL["waiting"].backend, waiting_for=waiting_for, n_jobs_waiting=n_jobs)
+    assert (engine.waiting_hint(backend) or "").startswith(advice)
+    assert engine.waiting_hint(replace(backend, waiting_for=None)) is None
+
+
+def test_running_is_said_only_of_what_has_begun() -> None:
+    seen = ALL["elsewhere"]
+    first, _, reporting, *_ = seen.calls
+    assert engine.state_word(first, seen.backend) == "handed over"
+    assert engine.state_word(reporting, seen.backend) == "running"
+    assert engine.state_word(first, replace(seen.backend, reports_start=True)) == "running"
+
+
+def test_a_crowd_of_workers_is_counted() -> None:
+    told = text.plain(ALL["cluster"])
+    assert "1,000 workers, 750 busy" in told
+    assert "32 on node-04" in told
+    assert "node-05 " not in told
+    assert "… and 27 more machines" in told
+
+
+def test_workers_of_which_nobody_knows_what_they_do_are_not_called_idle_or_busy() -> None:
+    workers = [WorkerRecord(name="pid-7", state="up", pid=7)]
+    assert engine.busy_text(workers) == "1 worker"
+    assert engine.busy_text([replace(workers[0], state="idle")]) == "1 worker, 0 busy"
+
+
+def test_a_call_that_is_held_back_says_when_it_starts() -> None:
+    held = snapshots.call(1, CallState.QUEUED, not_before=T0 + 8)
+    assert words.time_text(held, T0) == "in 8.00 s"
+    assert words.time_text(held, T0 + 8) == "now"
+    assert words.time_text(replace(held, not_before=None), T0) == ""
 
 
 def test_a_task_alone() -> None:

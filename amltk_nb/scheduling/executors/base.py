@@ -26,6 +26,7 @@ _MEMBERS = {
     "ray": ("amltk_nb.scheduling.executors.ray", "RayBackend"),
     "jobqueue": ("amltk_nb.scheduling.executors.jobqueue", "JobQueueBackend"),
     "ipyparallel": ("amltk_nb.scheduling.executors.ipyparallel", "IPyParallelBackend"),
+    "airflow": ("amltk_nb.scheduling.executors.airflow", "AirflowBackend"),
     "foreign": ("amltk_nb.scheduling.executors.foreign", "ForeignBackend"),
 }
 
@@ -83,6 +84,11 @@ class Backend(ABC):
     holds_loop: ClassVar[bool] = False  # whether the loop stands still while a call runs
     reports_start: ClassVar[bool] = True  # False: "running" may mean handed over and not begun
     transport: ClassVar[str] = "local"  # how its running calls can be talked with
+    captures_output: bool = True  # whether to take what calls print in other processes
+
+    def reach(self) -> str | None:
+        """Say by which address its workers reach this machine; None: all of them are on it."""
+        return None
 
     @abstractmethod
     def open(self, listener: Listener) -> None:
@@ -175,7 +181,10 @@ def adopt(
     Raises:
         TypeError: something that runs nothing.
     """
+    if not isinstance(executor, type) and hasattr(executor, "scheduler_backend"):
+        executor = executor.scheduler_backend()  # one of ours that is more than its `submit`
     if isinstance(executor, Backend):
+        executor.captures_output = executor.captures_output and capture_output
         return executor
     if executor is None or executor is Ellipsis:
         return open_backend("processes", capture_output=capture_output)

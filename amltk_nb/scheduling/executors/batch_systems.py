@@ -121,10 +121,17 @@ SYSTEMS: Mapping[str, BatchSystem] = {
             "HTCondor",
             "HTCondorCluster",
             ("condor_q", "-af", "ClusterId", "JobStatus"),
-            waiting=frozenset({"1"}),
+            waiting=frozenset({"1", "5"}),  # idle, held
             over=frozenset({"3", "4"}),
         ),
-        BatchSystem("oar", "OAR", "OARCluster", ()),
+        BatchSystem(
+            "oar",
+            "OAR",
+            "OARCluster",
+            ("oarstat", "--user", "--format=2"),  # one column less to the left than the older 1
+            waiting=frozenset("WHL"),
+            over=frozenset("FTE"),
+        ),
     )
 }
 

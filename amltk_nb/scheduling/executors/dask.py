@@ -13,6 +13,7 @@ from amltk_nb.scheduling.executors.dask_connection import (
     distributed,
 )
 from amltk_nb.scheduling.executors.dask_local import LocalDask
+from amltk_nb.scheduling.executors.reach import own_address_towards
 from amltk_nb.scheduling.executors.remote import (
     Connection,
     Handle,
@@ -91,6 +92,14 @@ class DaskBackend(RemoteBackend):
             return {"address": self._theirs}
         return {"client": type(self._theirs).__name__}
 
+    def reach(self) -> str | None:
+        """Find the address on the way to the cluster; one of our own is on this machine."""
+        if self._theirs is None:
+            return None
+        scheduler = getattr(self._theirs, "scheduler", None)
+        address = self._theirs if isinstance(self._theirs, str) else _address(scheduler)
+        return None if address.startswith("inproc:") else own_address_towards(address)
+
     def connect(self, news: News) -> Connection:
         """Start a cluster or connect to one."""
         if self._theirs is None:
@@ -149,6 +158,11 @@ class _LocalConnection(DaskConnection):
             super().disconnect(running)
         finally:
             self._local.close(at_once=bool(running))
+
+
+def _address(scheduler: Any) -> str:
+    """Tell where a client's or a cluster's scheduler is."""
+    return str(getattr(scheduler, "address", None) or "")
 
 
 def _is_client(thing: Any) -> bool:

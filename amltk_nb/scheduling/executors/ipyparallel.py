@@ -26,6 +26,7 @@ from amltk_nb.errors import (
     WorkerDiedError,
 )
 from amltk_nb.scheduling.executors.cpus import available_cpus, checked_workers
+from amltk_nb.scheduling.executors.reach import own_address
 from amltk_nb.scheduling.executors.remote import (
     Connection,
     Done,
@@ -91,6 +92,10 @@ class IPyParallelBackend(RemoteBackend):
             options={name: value for name, value in shown.items() if value is not None},
             no_workers_after_s=no_workers_after,
         )
+
+    def reach(self) -> str | None:
+        """Engines of our own are here; where others are, nobody knows before they are asked."""
+        return own_address() if self._n is None else None
 
     def connect(self, news: News) -> Connection:
         """Start a cluster, or find the one that was asked for.

@@ -16,6 +16,7 @@ from amltk_nb.errors import BackendLostError, BackendStartError
 from amltk_nb.scheduling.executors.batch_jobs import BatchJobs
 from amltk_nb.scheduling.executors.batch_order import BatchOrder
 from amltk_nb.scheduling.executors.dask_connection import DaskConnection, connected_client
+from amltk_nb.scheduling.executors.reach import address_of_interface, own_address
 from amltk_nb.scheduling.executors.remote import (
     Connection,
     Handle,
@@ -72,6 +73,11 @@ class JobQueueBackend(RemoteBackend):
         address = self._jobs.address() if self._jobs is not None else None
         return self.order.job_script(address)
 
+    def reach(self) -> str | None:
+        """Find the address of the interface that jobs use, else the one of this machine."""
+        interface = self.order.options.get("interface")
+        return own_address() if interface is None else address_of_interface(interface)
+
     def connect(self, news: News) -> Connection:
         """Submit the jobs; their workers come when the batch system lets them."""
         self._jobs = BatchJobs(self.order, news)
@@ -100,6 +106,7 @@ class _JobQueueConnection(DaskConnection):
         self._start_timeout_s = start_timeout_s
         self._began_at = time.monotonic()
         self._scheduler.add_plugin(_bell(news), name="amltk_nb")
+        client.register_plugin(_leave_at_once(), name="amltk_nb")
 
     def workers(self) -> Sequence[RemoteWorker]:
         """Replace jobs that are lost, and say who is there."""
@@ -159,6 +166,29 @@ def _bell(news: News) -> Any:
         news.changed()
 
     return type("Bell", (SchedulerPlugin,), {"add_worker": ring, "remove_worker": ring})()
+
+
+def _leave_at_once() -> Any:
+    """Make a plugin of Dask's workers that ends what runs there when its worker closes.
+
+    A worker closes when this process is gone, or its job's time is over. Upstream then waits half
+    a minute for running calls, whose answers nobody takes any more: so long a job would stay.
+    """
+    from distributed.diagnostics.plugin import WorkerPlugin
+
+    class LeaveAtOnce(WorkerPlugin):  # type: ignore[misc]  # a local class travels by value
+        def teardown(self, worker: Any) -> None:
+            import os
+            import signal
+
+            import psutil  # Dask itself needs it
+
+            if worker.active_threads:
+                for child in psutil.Process().children(recursive=True):
+                    child.kill()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return LeaveAtOnce()
 
 
 def _end_worker(dask_worker: Any) -> None:

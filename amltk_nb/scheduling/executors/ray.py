@@ -21,7 +21,13 @@ from amltk_nb.errors import (
     WorkerDiedError,
 )
 from amltk_nb.scheduling.executors.cpus import checked_workers
-from amltk_nb.scheduling.executors.ray_process import RayProcess, Settings, join_ray
+from amltk_nb.scheduling.executors.ray_process import (
+    RayProcess,
+    Settings,
+    is_of_this_process,
+    join_ray,
+)
+from amltk_nb.scheduling.executors.reach import own_address, own_address_towards
 from amltk_nb.scheduling.executors.remote import (
     Connection,
     Done,
@@ -88,6 +94,13 @@ class RayBackend(RemoteBackend):
             options={name: value for name, value in shown.items() if value is not None},
             no_workers_after_s=no_workers_after,
         )
+
+    def reach(self) -> str | None:
+        """Find the address on the way to the cluster; one of this process is on this machine."""
+        if is_of_this_process(self._settings):
+            return None
+        address = self._settings.address or ""
+        return own_address_towards(address) if ":" in address else own_address()
 
     def connect(self, news: News) -> Connection:
         """Start Ray or join it.

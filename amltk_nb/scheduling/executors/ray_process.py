@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 
 from amltk_nb.errors import BackendError, BackendLostError, BackendStartError
 
-__all__ = ["RayProcess", "Settings", "join_ray"]
+__all__ = ["RayProcess", "Settings", "is_of_this_process", "join_ray"]
 
 _CHECK_S = 1.0  # between two looks at whether it answers
 _MOST_MISSED = 3  # looks in a row without an answer, then it is lost
@@ -271,6 +272,17 @@ def join_ray(settings: Settings, user: _User) -> RayProcess:
     if not present.is_as(settings):
         user.log("warning", "joined the Ray that this process has; num_cpus= has no effect on it")
     return present
+
+
+def is_of_this_process(settings: Settings) -> bool:
+    """Say whether settings lead to a Ray that this process has started, or will start, here."""
+    if settings.address is not None:
+        return settings.address == "local"
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return True
+    node = getattr(ray._private.worker, "_global_node", None)  # None: a client of one elsewhere
+    return node is not None and bool(node.is_head())
 
 
 # --- whether it answers -----------------------------------------------------------------------

@@ -123,6 +123,7 @@ class RemoteBackend(Backend):
     """Runs calls on an engine that is connected in a thread of its own."""
 
     reports_start: ClassVar[bool] = False  # whether RUNNING is more than "handed over"
+    transport: ClassVar[str] = "remote"
     cannot_restart = (
         "workers of this engine are not replaced during a run. To have edited modules imported "
         "anew, end the run and start it again; workers that you started yourself, start anew "
@@ -181,7 +182,7 @@ class RemoteBackend(Backend):
         Raises:
             NotPicklableError: naming what cannot travel.
         """
-        call.payload = pack_call(call)
+        call.payload = pack_call(call, captures_output=self.captures_output)
 
     def slots(self) -> int:
         """Count the workers that have nothing of ours; none while it connects."""

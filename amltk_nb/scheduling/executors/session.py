@@ -190,6 +190,7 @@ class Session:
 
     def _serve(self, connection: Connection) -> None:
         self._wait_for(f"workers of {self._backend.name}")
+        self._listener.changed()
         look_at = time.monotonic()
         while True:
             if time.monotonic() >= look_at:
@@ -386,7 +387,9 @@ def _outcome(flight: _Flight, answer: bytes | BaseException) -> Outcome:
         wrong.__cause__ = error
         return Outcome(call, error=wrong, worker=call.worker)
     worker = told.worker or call.worker or f"{told.host}:{told.pid}"
-    return Outcome(call, told.value, told.error, False, told.started_at, told.seconds, worker)
+    return Outcome(
+        call, told.value, told.error, False, told.started_at, told.seconds, worker, told.output
+    )
 
 
 def _explained(error: BaseException, name: str) -> BaseException:

@@ -302,6 +302,8 @@ def _relayed_output() -> Iterator[str | None]:
 
 
 def _prints_to_descriptor() -> bool:
+    if getattr(sys.stdout, "takes_output", False):  # see `remote_output`
+        return False
     try:
         return sys.stdout.fileno() == 1
     except (AttributeError, OSError, ValueError):  # a notebook's stream, or none

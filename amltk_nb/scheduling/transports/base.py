@@ -35,7 +35,10 @@ Head: TypeAlias = tuple[Any, ...]
 Load: TypeAlias = Callable[[], Any]  # makes a body again; raises whatever its own code raises
 
 # The family's members, loaded on use.
-_MEMBERS = {"local": ("amltk_nb.scheduling.transports.local", "LocalTransport")}
+_MEMBERS = {
+    "local": ("amltk_nb.scheduling.transports.local", "LocalTransport"),
+    "remote": ("amltk_nb.scheduling.transports.remote", "RemoteTransport"),
+}
 
 
 class Receiver(Protocol):
@@ -68,6 +71,9 @@ class Engine(Protocol):
     def log(self, source: str, level: str, text: str) -> None:
         """Add to the scheduler's log."""
 
+    def reach(self) -> str | None:
+        """Say by which address workers reach this machine; None: all of them are on it."""
+
 
 class Ticket(ABC):
     """What a call is given to find its line: small, and picklable."""
@@ -89,6 +95,11 @@ class Ticket(ABC):
 
 class End(ABC):
     """The call's end of a line; a few threads of the call may share it."""
+
+    @property
+    @abstractmethod
+    def is_closed(self) -> bool:
+        """Whether this side has hung up."""
 
     @abstractmethod
     def send(self, head: Head, body: Any = None, *, timeout_s: float | None = None) -> bool:
@@ -167,7 +178,7 @@ def open_transport(kind: str, engine: Engine) -> Transport:
     """Make the transport of a run.
 
     Args:
-        kind: "local": for calls that run on this machine.
+        kind: "local": for calls that run on this machine; "remote": maybe elsewhere.
         engine: the run that it serves.
     """
     module, name = _MEMBERS[kind]

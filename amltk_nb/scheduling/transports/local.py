@@ -37,7 +37,7 @@ from amltk_nb.scheduling.transports.base import (
 from amltk_nb.scheduling.transports.socket_end import TOKEN_BYTES, SocketTicket, message_parts
 from amltk_nb.scheduling.transports.sockets import Connection, Door
 
-__all__ = ["LocalTransport"]
+__all__ = ["LocalLine", "LocalTransport"]
 
 _MOST_UNHEARD = 1_000  # messages of one call; then it waits for the loop
 
@@ -54,14 +54,14 @@ class LocalTransport(Transport):
         self._lock = threading.Lock()
         self._secret = secrets.token_bytes(64)
         self._numbers = count(1)
-        self._lines: WeakValueDictionary[int, _LocalLine] = WeakValueDictionary()
+        self._lines: WeakValueDictionary[int, LocalLine] = WeakValueDictionary()
         self._door: Door | None = None
         self._is_closed = False
 
-    def line(self, receiver: Receiver) -> _LocalLine:
+    def line(self, receiver: Receiver) -> LocalLine:
         """Make a line; see `Transport.line`."""
         with self._lock:
-            line = _LocalLine(self, next(self._numbers), receiver)
+            line = LocalLine(self, next(self._numbers), receiver)
             self._lines[line.number] = line
         return line
 
@@ -77,6 +77,10 @@ class LocalTransport(Transport):
         """Say whether this is the process of the scheduler, and no forked copy of it."""
         return os.getpid() == self._pid
 
+    def away(self, line: LocalLine) -> Ticket:
+        """Make the ticket of a line for another process."""
+        return SocketTicket(self.address(), line.number, line.token)
+
     def address(self) -> str:
         """Return where other processes connect; from any thread.
 
@@ -85,10 +89,13 @@ class LocalTransport(Transport):
         """
         with self._lock:
             if self._door is None:
-                if self._is_closed or not self.is_here():
-                    raise CommClosedError("the run is over, so no call can talk with it any more.")
+                self._check_open()
                 self._door = Door(self.engine, self._lines.get)
             return self._door.address
+
+    def _check_open(self) -> None:
+        if self._is_closed or not self.is_here():
+            raise CommClosedError("the run is over, so no call can talk with it any more.")
 
     def let_in(self) -> None:
         """Take in connections that wait; on the loop's thread."""
@@ -106,7 +113,7 @@ class LocalTransport(Transport):
             door.close()
 
 
-class _LocalLine(Line):
+class LocalLine(Line):
     """The scheduler's end of one line. A call that runs again connects to it again."""
 
     def __init__(self, transport: LocalTransport, number: int, receiver: Receiver) -> None:
@@ -116,6 +123,7 @@ class _LocalLine(Line):
         self.token = transport.token(number)
         self.ticket = _LocalTicket(self)
         self.is_closed = False
+        self.nonces: frozenset[bytes] = frozenset()  # of greetings over a network
         self._engine = transport.engine
         self._receiver = receiver
         self._unheard: deque[Message | None] = deque()  # None: it hung up
@@ -229,15 +237,14 @@ class _LocalTicket(Ticket):
 
     __slots__ = ("line",)
 
-    def __init__(self, line: _LocalLine) -> None:
+    def __init__(self, line: LocalLine) -> None:
         self.line = line
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> Any:
         return self._away().__reduce__()
 
-    def _away(self) -> SocketTicket:
-        line = self.line
-        return SocketTicket(line.transport.address(), line.number, line.token)
+    def _away(self) -> Ticket:
+        return self.line.transport.away(self.line)
 
     def connect(self, *, wait: bool = True) -> End | None:
         if self.line.transport.is_here():
@@ -248,13 +255,17 @@ class _LocalTicket(Ticket):
 class _NearEnd(End):
     """The end of a call that runs in this very process; bodies are passed as they are."""
 
-    def __init__(self, line: _LocalLine) -> None:
+    def __init__(self, line: LocalLine) -> None:
         self._line = line
         self._engine = line.transport.engine
         self._received: SimpleQueue[Message | None] = SimpleQueue()
         self._is_closed = line.is_closed
         self._check()
         line.near(self)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
 
     def give(self, message: Message | None) -> None:
         """Receive a message; None: the other side is gone."""

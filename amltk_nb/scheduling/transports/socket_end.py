@@ -18,7 +18,7 @@ from amltk_nb.scheduling.shipping import not_picklable, pack, reason, type_name,
 from amltk_nb.scheduling.transports.base import End, Head, Load, Ticket
 from amltk_nb.scheduling.wire import Channel, encoded
 
-__all__ = ["GREETING", "TOKEN_BYTES", "SocketTicket", "closed", "message_parts"]
+__all__ = ["GREETING", "TOKEN_BYTES", "SocketEnd", "SocketTicket", "closed", "message_parts"]
 
 TOKEN_BYTES = 16
 GREETING = struct.Struct(f"<Q{TOKEN_BYTES}s")  # the number of a line, its token
@@ -86,13 +86,16 @@ class SocketTicket(Ticket):
             raise closed(
                 f"the run that this call belongs to cannot be reached: {reason(error)}. It is over."
             ) from error
-        return _SocketEnd(line)
+        return SocketEnd(line, Channel(line.fileno(), line.fileno()))
 
 
-class _SocketEnd(End):
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
-        self._channel = Channel(line.fileno(), line.fileno())  # it never closes them
+class SocketEnd(End):
+    """An end that is connected."""
+
+    def __init__(self, line: socket.socket, channel: Channel) -> None:
+        """Take over a socket that does not block, and the channel over it."""
+        self.line = line
+        self._channel = channel  # which never closes the socket
         self._sending = threading.Lock()
         self._received: deque[tuple[Head, Any]] = deque()
         self._readable = select.poll()
@@ -100,7 +103,13 @@ class _SocketEnd(End):
         self._writable = select.poll()
         self._writable.register(line, select.POLLOUT)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether this side has hung up."""
+        return self.line.fileno() < 0
+
     def send(self, head: Head, body: Any = None, *, timeout_s: float | None = None) -> bool:
+        """Send a message; see `End.send`."""
         parts = message_parts(head, body)
         with self._sending:
             self._check()
@@ -110,7 +119,7 @@ class _SocketEnd(End):
                 self._channel.post(parts)
                 self._flush(timeout_s)
             except OSError as error:
-                raise self._gone() from error
+                raise self.gone() from error
         return True
 
     def _flush(self, timeout_s: float | None) -> bool:
@@ -121,6 +130,7 @@ class _SocketEnd(End):
         return True
 
     def receive(self, timeout_s: float | None = None) -> tuple[Head, Load]:
+        """Wait for a message; see `End.receive`."""
         until = None if timeout_s is None else monotonic() + timeout_s
         while not self._received:
             left_ms = None if until is None else max(0.0, 1000 * (until - monotonic()))
@@ -130,24 +140,30 @@ class _SocketEnd(End):
             try:
                 self._received.extend(self._channel.read())
             except (EOFError, OSError) as error:
-                raise self._gone() from error
+                raise self.gone() from error
         head, packed = self._received.popleft()
         return head, lambda: unpack(packed)
 
     def close(self) -> None:
+        """Hang up; see `End.close`."""
         with self._sending:
             try:
-                if self._line.fileno() >= 0:
-                    self._flush(_LAST_WORDS_S)
+                if not self.is_closed:
+                    self.last_words()
             except OSError:
                 pass  # nobody is there to hear it
-            self._line.close()
+            self.line.close()
+
+    def last_words(self) -> None:
+        """See what was sent on its way, before the socket is closed."""
+        self._flush(_LAST_WORDS_S)
 
     def _check(self) -> None:
-        if self._line.fileno() < 0:  # closed here; the number may be that of something else
+        if self.is_closed:  # its number may be that of something else
             raise closed("this end of the line has been closed.")
 
-    def _gone(self) -> Exception:
+    def gone(self) -> Exception:
+        """Make the error of a line whose other side is closed."""
         return closed(
             "the scheduler's side of this line is closed: its run has ended or is ending, or a "
             "callback closed it. Finish the call without it."

@@ -11,13 +11,14 @@ import os
 import secrets
 import select
 import socket
+import struct
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from weakref import WeakSet
 
 from amltk_nb.scheduling.shipping import unpack
@@ -34,6 +35,7 @@ _MOST_READS = 64  # of one connection in one go: more than any socket holds
 class _Line(Protocol):
     token: bytes
     is_closed: bool
+    nonces: frozenset[bytes]
 
     def arrived(self, *messages: tuple[Head, Load] | None) -> bool: ...
     def connected(self, connection: Connection) -> None: ...
@@ -53,9 +55,9 @@ class Door:
         self._engine = engine
         self._find = find
         self._folder: str | None = None
-        self._listener = socket.socket(socket.AF_UNIX)
+        self.address = ""
+        self._listener = self.listening()
         self._listener.setblocking(False)
-        self.address = self._bind()
         self._listener.listen(_BACKLOG)
         self._sockets = DefaultSelector()
         self._sockets.register(self._listener, EVENT_READ)
@@ -66,7 +68,7 @@ class Door:
         _doors.add(self)
         engine.in_turn(self._watch)
 
-    def _bind(self) -> str:
+    def listening(self) -> socket.socket:
         """Take an address that nobody else has.
 
         Abstract names leave no file behind, even if this process is killed, and they are never
@@ -74,12 +76,17 @@ class Door:
         """
         name = f"amltk-nb-{secrets.token_hex(8)}"
         if sys.platform == "linux":
-            address = f"\0{name}"
+            self.address = f"\0{name}"
         else:
             self._folder = tempfile.mkdtemp(prefix="amltk-nb-", dir="/tmp")  # short enough there
-            address = os.path.join(self._folder, name)
-        self._listener.bind(address)
-        return address
+            self.address = os.path.join(self._folder, name)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.address)
+        return listener
+
+    def connection(self, accepted: socket.socket) -> Connection:
+        """Take in one who called."""
+        return Connection(accepted, self._sockets, self._find, self._connections.discard)
 
     def _watch(self) -> None:
         if not self._is_closed:
@@ -113,7 +120,7 @@ class Door:
                 self._pause(error)
                 return
             self._resume()
-            connection = Connection(accepted, self._sockets, self._find, self._connections.discard)
+            connection = self.connection(accepted)
             self._connections.add(connection)
             self._strangers.append(connection)
 
@@ -150,6 +157,8 @@ class Door:
 
 class Connection:
     """One call in another process, from its greeting on. Used on the loop's thread only."""
+
+    greeting: ClassVar[struct.Struct] = GREETING
 
     def __init__(
         self,
@@ -206,19 +215,23 @@ class Connection:
 
     def _greet(self) -> None:
         try:
-            got = self._socket.recv(GREETING.size - len(self._greeting))
+            got = self._socket.recv(self.greeting.size - len(self._greeting))
         except BlockingIOError:
             return
         self._greeting += got
         if not got:
             raise EOFError
-        if len(self._greeting) == GREETING.size:
-            number, token = GREETING.unpack(self._greeting)
+        if len(self._greeting) == self.greeting.size:
+            number, *told = self.greeting.unpack(self._greeting)
             line = self._find(number)
-            if line is None or line.is_closed or not hmac.compare_digest(line.token, token):
+            if line is None or line.is_closed or not self.is_true(line, number, *told):
                 raise EOFError
             line.connected(self)
             self._line = line
+
+    def is_true(self, line: _Line, number: int, *told: bytes) -> bool:
+        """Look whether a greeting comes from the call that the line belongs to."""
+        return hmac.compare_digest(line.token, told[0])
 
     def _take(self, messages: list[Any]) -> None:
         assert self._line is not None

@@ -20,6 +20,7 @@ const GONE_AFTER_S = 300; // of silence during a run: longer than most cells blo
 export class Connection {
   page: Page = EMPTY;
   notice: Notice | null = null;
+  sought: { call: number } | null = null; // a call that another view wants the queue to show
   gone = false; // the host said that the kernel's side is lost
   private readonly asked = new Map<number, Asked>();
   private readonly listeners = new Set<() => void>();
@@ -122,6 +123,12 @@ export class Connection {
 
   say(text: string | null): void {
     this.notice = text === null ? null : { id: (this.notice?.id ?? 0) + 1, text };
+    this.changed();
+  }
+
+  /** Have the queue open a call's row and go there. */
+  seek(call: number): void {
+    this.sought = { call };
     this.changed();
   }
 

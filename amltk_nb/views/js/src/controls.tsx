@@ -51,7 +51,8 @@ function First(props: { state: RunState; closed?: string | undefined; cannotStar
 /** The second click on Stop means: do not wait for what runs. */
 function StopButton(props: { stopping: boolean; reason?: string | undefined; cannotEnd?: string | undefined }) {
   if (!props.stopping) {
-    return <Ask name="stop" label="Stop" hint="Take no more calls; running ones finish" reason={props.reason} />;
+    const why = props.cannotEnd ? `, for they cannot be ended: ${props.cannotEnd}` : "";
+    return <Ask name="stop" label="Stop" hint={`Take no more calls; running ones finish${why}`} reason={props.reason} />;
   }
   return (
     <Ask

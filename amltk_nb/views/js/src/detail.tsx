@@ -1,10 +1,12 @@
 // The open row: everything about one call, fetched when it is opened and when its state moves.
 
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { clockTime, oneLine, visible } from "./format";
-import { useConnection } from "./hooks";
-import { Action } from "./row";
+import { clockTime, number, oneLine, visible } from "./format";
+import { useConnection, useSeconds } from "./hooks";
+import { Action, startsIn } from "./row";
 import type { CallRecord, Detail as Fetched } from "./wire";
+
+const RESULT_CHARS = 600;
 
 interface Props {
   call: CallRecord;
@@ -54,14 +56,22 @@ function useDetail(call: CallRecord): { detail: Fetched | undefined; error: stri
 }
 
 function Facts({ call, onGoTo }: { call: CallRecord; onGoTo: (id: number) => void }) {
+  const line = useConnection();
+  const { model } = line.page;
+  useSeconds(call.not_before !== undefined);
   const from = call.resubmitted_from;
+  const queued = call.state === "queued";
+  const held = call.not_before;
   const facts: [string, string | undefined][] = [
     ["Task", call.task],
     ["Submitted", clockTime(call.submitted_at)],
+    ["Starts", held === undefined ? undefined : `${clockTime(held)} (${startsIn(held - line.now())})`],
+    ["Waits for", queued ? model.backend.get("backend")?.waiting_for : undefined],
     ["Started", call.started_at === undefined ? undefined : clockTime(call.started_at)],
     ["Ended", call.ended_at === undefined ? undefined : clockTime(call.ended_at)],
     ["Progress", call.progress?.text],
     ["Worker", call.worker],
+    ["Machine", model.workers.get(call.worker ?? "")?.where],
     ["Attempt", String(call.attempt ?? 1)],
   ];
   return (
@@ -94,7 +104,7 @@ function Texts({ call, detail }: { call: CallRecord; detail: Fetched }) {
           </dl>
         </div>
       )}
-      <Block title="Result" text={detail.result} />
+      {detail.result !== null && <Result text={detail.result} isPart={detail.result_is_part === true} />}
       <Block title="Error" text={detail.error} kind="amltk-traceback" lead={call.error} />
       <Block title="Output" text={detail.output} />
     </>
@@ -108,6 +118,25 @@ function Block(props: { title: string; text: string | null; kind?: string; lead?
       <h4>{props.title}</h4>
       {props.lead && <p class="amltk-lead">{visible(props.lead)}</p>}
       <Pre text={props.text} label={props.title} fromEnd={props.lead !== undefined} />
+    </div>
+  );
+}
+
+/** A result is read from its beginning, and often that is enough. */
+function Result({ text, isPart }: { text: string; isPart: boolean }) {
+  const [all, setAll] = useState(false);
+  const isLong = text.length > RESULT_CHARS;
+  const shown = isLong && !all ? `${text.slice(0, RESULT_CHARS)}…` : text;
+  return (
+    <div class="amltk-block">
+      <h4>Result</h4>
+      <Pre text={shown} label="Result" />
+      {isLong && (
+        <button type="button" class="amltk-link" aria-expanded={all} onClick={() => setAll(!all)}>
+          {all ? "Show less" : `Show all ${number(text.length)} characters`}
+        </button>
+      )}
+      {isPart && <p class="amltk-muted">Only this much is left: a result lives as long as somebody keeps its future.</p>}
     </div>
   );
 }

@@ -1,11 +1,12 @@
 // Name, state, clock, rate, progress: what one looks at first and most.
 
 import { duration, number, oneLine, plural, range, rate, ticking } from "./format";
+import { advice, engineText, jobsText, waitingText } from "./engine";
 import { remaining } from "./eta";
 import { useConnection, useSeconds } from "./hooks";
 import { count, totals, type Model, type Page } from "./page";
 import { State } from "./parts";
-import { type RunRecord } from "./wire";
+import type { BackendRecord, RunRecord } from "./wire";
 
 const BUSY_AFTER_S = 3;
 const DOUBT_AFTER_S = 30;
@@ -27,14 +28,35 @@ export function Header() {
       <div class="amltk-meta">
         {run && <Elapsed run={run} now={line.now()} />}
         {perSecond !== undefined && <span>{rate(perSecond)}</span>}
-        {backend && (
-          <span>{oneLine(backend.name)}, {plural(backend.n_workers, "worker")}</span>
-        )}
+        {backend && <Engine backend={backend} now={line.now()} />}
         {run && run.n > 1 && <span>run {number(run.n)}</span>}
       </div>
+      {backend && line.live() && <Advice run={run} backend={backend} page={line.page} now={line.now()} />}
       <Progress page={line.page} state={run?.state} perSecond={perSecond} />
     </div>
   );
+}
+
+/** What runs the calls, and who is there for it or what it waits for. */
+function Engine({ backend, now }: { backend: BackendRecord; now: number }) {
+  const waiting = waitingText(backend, now);
+  const jobs = jobsText(backend);
+  // One place for both, so that nothing moves when the waiting is over.
+  return (
+    <>
+      <span class="amltk-engine" title={engineText(backend)}>{engineText(backend)}</span>
+      <span class={waiting && "amltk-waits"}>{waiting ?? plural(backend.n_workers, "worker")}</span>
+      {jobs && <span class="amltk-waits">{jobs}</span>}
+    </>
+  );
+}
+
+/** What to do when something takes long that no button here can hasten. */
+function Advice(props: { run: RunRecord | undefined; backend: BackendRecord; page: Page; now: number }) {
+  const { run, backend, page, now } = props;
+  const held = run?.state === "stopping" && backend.cannot_end !== undefined && count(page.model, "running") > 0;
+  const text = held ? `It ends when the running calls do: ${oneLine(backend.cannot_end ?? "")}.` : advice(backend, now);
+  return text ? <p class="amltk-advice">{text}</p> : null;
 }
 
 function RunState({ run, final }: { run: RunRecord; final: boolean }) {
@@ -102,7 +124,8 @@ function Progress(props: {
 }) {
   const { page, state, perSecond } = props;
   const { ended, submitted } = totals(page.model);
-  const left = state === "running" ? remaining(page, perSecond) : undefined;
+  const waits = page.model.backend.get("backend")?.waiting_for !== undefined;
+  const left = state === "running" && !waits ? remaining(page, perSecond) : undefined;
   return (
     <div class="amltk-progress">
       <div

@@ -38,6 +38,7 @@ const NAMES: readonly CollectionName[] = [
   "plugins",
   "calls",
   "workers",
+  "machines",
   "log",
 ];
 

@@ -78,6 +78,7 @@ export function Ask({ name, args = {}, label, spoken = label, hint, reason, kind
 export function Section(props: {
   id: string;
   title: string;
+  note?: string | undefined; // a word on the whole of it, beside the heading
   aside?: ComponentChildren;
   children: ComponentChildren;
 }) {
@@ -86,6 +87,7 @@ export function Section(props: {
     <div role="group" class={`amltk-section amltk-at-${props.id}`} aria-labelledby={id}>
       <div class="amltk-section-head">
         <h3 id={id} class="amltk-h">{props.title}</h3>
+        {props.note && <span class="amltk-waits amltk-note">{props.note}</span>}
         {props.aside}
       </div>
       {props.children}

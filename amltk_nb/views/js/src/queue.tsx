@@ -2,6 +2,7 @@
 
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Detail } from "./detail";
+import { queueText, stateWord } from "./engine";
 import { number, plural } from "./format";
 import { useConnection } from "./hooks";
 import { addRows, count, findCall, totals, type Page } from "./page";
@@ -30,12 +31,17 @@ export function Queue() {
     setText("");
     setOpen(id);
   };
+  const { sought } = line;
+  useEffect(() => {
+    if (sought) void goTo(sought.call);
+  }, [sought]);
   const { submitted } = totals(page.model);
+  const waits = queueText(page.model.backend.get("backend"), count(page.model, "queued"));
   return (
-    <Section id="queue" title="Calls" aside={<Search text={text} onText={setText} />}>
+    <Section id="queue" title="Calls" note={waits} aside={<Search text={text} onText={setText} />}>
       <Chips page={page} filter={filter} onFilter={setFilter} />
       {rows.length > 0 && (
-        <Table rows={rows} open={open} onOpen={setOpen} onGoTo={(id) => void goTo(id)} onEnd={older.more} />
+        <Table rows={rows} open={open} sought={sought} onOpen={setOpen} onGoTo={(id) => void goTo(id)} onEnd={older.more} />
       )}
       {submitted === 0 && (
         <Empty>No calls yet: <code>task.submit(…)</code> in any cell, and it is shown here.</Empty>
@@ -75,7 +81,7 @@ function Chips(props: { page: Page; filter: Filter; onFilter: (filter: Filter) =
           onClick={() => props.onFilter(props.filter === state ? "all" : state)}
         >
           {state !== "all" && <Icon tone={state} />}
-          {state} <b>{number(state === "all" ? totals(model).submitted : count(model, state))}</b>
+          {state === "all" ? state : stateWord(state, model.backend.get("backend"))} <b>{number(state === "all" ? totals(model).submitted : count(model, state))}</b>
         </button>
       ))}
     </div>
@@ -145,12 +151,14 @@ function More(props: { shown: number; of: number; filter: Filter; older: Older }
 interface TableProps {
   rows: CallRecord[];
   open: number | null;
+  sought: Connection["sought"];
   onOpen: (id: number | null) => void;
   onGoTo: (id: number) => void;
   onEnd: () => void;
 }
 
-function Table({ rows: wanted, open, onOpen, onGoTo, onEnd }: TableProps) {
+function Table({ rows: wanted, open, sought, onOpen, onGoTo, onEnd }: TableProps) {
+  const isElsewhere = useConnection().page.model.backend.get("backend")?.reports_start === false;
   const box = useRef<HTMLDivElement>(null);
   const order = useRef<readonly number[]>([]);
   const [pointed, setPointed] = useState(false);
@@ -175,6 +183,12 @@ function Table({ rows: wanted, open, onOpen, onGoTo, onEnd }: TableProps) {
   useLayoutEffect(() => {
     if (box.current && openIndex >= 0) reveal(box.current, openIndex);
   }, [open]);
+  useLayoutEffect(() => {
+    // Whoever asked for it from another view goes on from here.
+    if (sought && sought.call === open) {
+      box.current?.querySelector<HTMLElement>(`tr[data-call="${open}"] .amltk-toggle`)?.focus();
+    }
+  }, [sought, open, openIndex >= 0]);
   const detailGrew = () => {
     if (box.current && openIndex >= 0) reveal(box.current, openIndex);
   };
@@ -192,7 +206,7 @@ function Table({ rows: wanted, open, onOpen, onGoTo, onEnd }: TableProps) {
       onFocusIn={(event) => onFocus(event.target)}
       onFocusOut={(event) => onFocus(event.relatedTarget)}
     >
-      <table class="amltk-table" aria-rowcount={rows.length + 1}>
+      <table class="amltk-table" data-elsewhere={isElsewhere} aria-rowcount={rows.length + 1}>
         <Head />
         <tbody>
           {/* One flat list: a row within a list of its own would be made anew when it moves. */}

@@ -1,5 +1,6 @@
 // One row of the queue.
 
+import { callWord, shortName } from "./engine";
 import { duration, number, oneLine, ticking } from "./format";
 import { useConnection, useSeconds } from "./hooks";
 import { closedReason, takesCalls } from "./controls";
@@ -15,6 +16,7 @@ interface Props {
 
 export function Row({ call, index, open, onToggle }: Props) {
   const text = `${oneLine(call.function)}(${oneLine(call.args)})`;
+  const backend = useConnection().page.model.backend.get("backend");
   return (
     <tr class="amltk-row" data-call={call.id} data-open={open} aria-rowindex={index + 2}>
       <td class="amltk-col-id">
@@ -38,9 +40,9 @@ export function Row({ call, index, open, onToggle }: Props) {
           {call.error && <span class="amltk-is-failed amltk-error">{oneLine(call.error)}</span>}
         </div>
       </td>
-      <td class="amltk-col-state"><State word={call.state} /></td>
+      <td class="amltk-col-state"><State word={call.state} label={callWord(call, backend)} /></td>
       <td class="amltk-col-time"><Time call={call} /></td>
-      <td class="amltk-col-worker" title={oneLine(call.worker ?? "")}>{oneLine(call.worker ?? "")}</td>
+      <td class="amltk-col-worker" title={oneLine(call.worker ?? "")}>{shortName(call.worker ?? "")}</td>
       <td class="amltk-col-attempt">{number(call.attempt ?? 1)}</td>
       <td class="amltk-col-action"><Action call={call} /></td>
     </tr>
@@ -62,11 +64,19 @@ function Progress({ progress, running }: { progress: CallProgress; running: bool
 
 function Time({ call }: { call: CallRecord }) {
   const running = call.state === "running" && call.started_at !== undefined;
-  useSeconds(running);
+  useSeconds(running || call.not_before !== undefined);
   const line = useConnection();
+  if (call.not_before !== undefined) return <>{startsIn(call.not_before - line.now())}</>;
   if (running) return <>{ticking(line.now() - (call.started_at ?? 0))}</>;
   const seconds = call.seconds ?? (call.ended_at ?? NaN) - (call.started_at ?? NaN);
   return <>{Number.isNaN(seconds) ? "–" : duration(seconds)}</>;
+}
+
+/** When a call starts that is held back, as exactly as there is room for. */
+export function startsIn(seconds: number): string {
+  if (seconds <= 0) return "now";
+  if (seconds <= 99) return `in ${Math.ceil(seconds)} s`;
+  return seconds <= 5940 ? `in ${Math.ceil(seconds / 60)} min` : `in ${Math.ceil(seconds / 3600)} h`;
 }
 
 /** What can be done with a call now: one thing, the same place in every row. */

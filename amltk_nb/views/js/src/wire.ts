@@ -27,8 +27,17 @@ export interface RunRecord {
 export interface BackendRecord {
   name: string;
   options: Record<string, Value>;
-  n_workers: number;
+  n_workers: number; // calls that can run at the same time
+  n_there?: number; // workers that can be named
+  n_to_come?: number; // those that start once there are calls for them
   cannot_end?: string;
+  cannot_restart?: string;
+  reports_start?: false; // a running call may have been handed over and not have begun
+  waiting_for?: string;
+  waiting_since?: number;
+  no_workers_after_s?: number; // a wait is long after so many seconds
+  hint?: string; // what to do when it is
+  n_jobs_waiting?: number;
 }
 
 export interface EventRecord {
@@ -80,6 +89,7 @@ export interface CallRecord {
   attempt?: number;
   error?: string;
   resubmitted_from?: number;
+  not_before?: number; // of a queued call that is held back
   progress?: Progress;
 }
 
@@ -92,6 +102,14 @@ export interface WorkerRecord {
   state: string;
   pid?: number;
   call?: number;
+  n_calls?: number; // how many it has, if more than that one
+  where?: string;
+  order: number;
+}
+
+export interface MachineRecord {
+  n_workers: number;
+  n_busy: number;
   order: number;
 }
 
@@ -111,7 +129,8 @@ export interface Collections {
   tasks: TaskRecord;
   plugins: PluginRecord;
   calls: CallRecord;
-  workers: WorkerRecord;
+  workers: WorkerRecord; // the first of them
+  machines: MachineRecord; // if there are more
   log: LogRecord;
 }
 
@@ -160,6 +179,7 @@ export type CommandName =
   | "stop"
   | "stop_now"
   | "resubmit_failed"
+  | "restart_workers"
   | "cancel"
   | "resubmit"
   | "detail"
@@ -171,6 +191,7 @@ export interface Detail {
   function: string;
   arguments: { name: string; text: string }[];
   result: string | null;
+  result_is_part?: boolean; // nothing more was kept
   error: string | null;
   output: string | null;
   resubmitted_from: number | null;

@@ -48,6 +48,7 @@ export function model(changes: Partial<WireModel> = {}): WireModel {
       call(1, "done", { started_at: AT - 9, ended_at: AT - 8, seconds: 0.5 }),
     ]),
     workers: {},
+    machines: {},
     log: {
       "9": { at: AT - 9, source: "scheduler", level: "info", text: "started" },
       "10": { at: AT - 8, source: "on_result · record", level: "print", text: "best 0.97" },

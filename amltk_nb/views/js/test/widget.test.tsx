@@ -399,11 +399,11 @@ describe("the other views", () => {
     ]);
   });
 
-  test.each([[["header"]], [["queue"]], [["controls", "log"]], [["events", "plugins"]]])("%j alone are a widget", async (views) => {
+  test.each([[["header"]], [["queue"]], [["workers"]], [["controls", "log"]], [["events", "plugins"]]])("%j alone are a widget", async (views) => {
     const kernel = await new Kernel(views).open();
     const marks: Record<string, string> = {
       header: ".amltk-head", controls: ".amltk-controls", queue: ".amltk-at-queue",
-      events: ".amltk-at-events", plugins: ".amltk-at-plugins", log: ".amltk-at-log",
+      workers: ".amltk-at-workers", events: ".amltk-at-events", plugins: ".amltk-at-plugins", log: ".amltk-at-log",
     };
     const shown = Object.keys(marks).filter((view) => kernel.el.querySelector(marks[view] as string));
     expect(shown.sort()).toEqual([...views].sort());
@@ -421,7 +421,7 @@ describe("the other views", () => {
     const run = { name: "demo", state: "finished" as const, n: 2, started_at: AT - 75, ended_at: AT, elapsed_s: 75, code: "exception", reason: "ValueError: no" };
     const kernel = await new Kernel().open(model({ run: { run } }));
     expect(kernel.text(".amltk-title")).toBe("demo✕finishedexception: ValueError: no");
-    expect(kernel.text(".amltk-meta")).toBe("took 1 min 15 sProcessExecutor, 2 workersrun 2");
+    expect(kernel.text(".amltk-meta")).toBe("took 1 min 15 sProcessExecutor2 workersrun 2");
   });
 
   test("a closed view shows the end and takes no clicks", async () => {
@@ -472,7 +472,9 @@ test("whatever a program calls its things, it is shown as text", async () => {
   const evil = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script>javascript:hurt()';
   const shown = model({
     run: { run: { name: evil, state: "finished", n: 1, code: evil, reason: evil } },
-    backend: { backend: { name: evil, options: {}, n_workers: 1, cannot_end: evil } },
+    backend: { backend: { name: evil, options: { [evil]: evil }, n_workers: 1, n_there: 1, cannot_end: evil, cannot_restart: evil, waiting_for: evil, waiting_since: AT, no_workers_after_s: 0, hint: evil } },
+    workers: { [evil]: { state: evil, where: evil, call: 1, order: 0 } },
+    machines: { [evil]: { n_workers: 1, n_busy: 0, order: 0 } },
     events: { e: { emitter: evil, name: evil, count: 1, order: 0 }, s: { emitter: "scheduler", name: evil, count: 1, order: 1 } },
     callbacks: { c: { event: "s", text: evil, n_calls: 1, cell: evil, order: 0 } },
     tasks: { [evil]: { function: evil, signature: evil, order: 0, n_queued: 0, n_running: 0, n_done: 0, n_failed: 0, n_cancelled: 0 } },
