@@ -90,14 +90,16 @@ class JournalFile:
         self.n_lost = 0  # entries that could not be written
         self._log = log
         self._lock = threading.Lock()  # of the connection: the writer's and that of questions
-        self._connection = _opened(path)
+        with _opening:
+            _refuse_twice(path)
+            self._connection = _opened(path)
+            _open_files.append(self)
         self._entries: deque[Entry] = deque()
         self._news = threading.Condition()
         self._n_put = self._n_done = 0
         self._is_closing = self._is_failing = False
         self._writer = threading.Thread(target=self._live, name="amltk-nb journal", daemon=True)
         self._writer.start()
-        _open_files.append(self)
 
     def put(self, entry: Entry) -> None:
         """Have something written, from any thread; after it is closed, nothing is."""
@@ -262,12 +264,27 @@ def _by_statement(batch: Iterable[Entry]) -> Iterable[tuple[str, list[Row]]]:
 # --- opening -----------------------------------------------------------------------------------
 
 
+_opening = threading.Lock()
+
+
+def _refuse_twice(path: Path) -> None:
+    """See that this process does not have the file open.
+
+    Not by trying: a process that closes any descriptor of a file loses all its locks on it.
+    """
+    for file in _open_files.copy():
+        if file.path == path or (path.exists() and file.path.samefile(path)):
+            raise _in_use(path)
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     try:
         is_new = not path.exists() or path.stat().st_size == 0
         if not is_new:
             _check(path)
         connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    except JournalError:  # which is an OSError as well
+        raise
     except (OSError, sqlite3.Error) as error:
         raise JournalError(_cannot_write(path, error)) from error
     try:
