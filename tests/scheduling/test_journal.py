@@ -393,15 +393,16 @@ def test_two_on_one_file_are_refused_while_the_first_lives(path: Path):
 
 def test_a_scheduler_that_is_gone_leaves_its_file_to_the_next(path: Path):
     scheduler = Scheduler.with_threads(1, journal=path)
-    writer = next(t for t in threading.enumerate() if t.name == "amltk-nb journal")
+    writer = scheduler.journal._file._writer
     del scheduler
     gc.collect()
     writer.join(DEAD_S)
+    assert not writer.is_alive()
     Scheduler.with_threads(1, journal=path).journal.close()
 
 
 def test_where_no_file_can_be_made(tmp_path: Path):
-    with pytest.raises(JournalError, match="cannot be written: .*Is its folder there"):
+    with pytest.raises(JournalError, match=r"cannot be written: .*Is its folder there"):
         Scheduler.with_threads(1, journal=tmp_path / "nowhere" / "run.db")
     with pytest.raises(JournalError, match="cannot be written"):
         Scheduler.with_threads(1, journal=tmp_path)
