@@ -1,10 +1,12 @@
 # Two commands do everything on a fresh machine with Python 3.11+, make and a network:
 #   make lab    sets up .venv and opens JupyterLab on the quickstart   (ARGS="--port 9999" is passed on)
 #   make test   sets up and runs everything CI runs, fast tests first
-# make bench compares it with its peers and writes docs/performance.md.
-# The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-pythons,
-# test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
-# make test-clusters runs the whole contract over a real Slurm; make test runs a part of it.
+# make bench compares it with its peers and writes docs/performance.md; make simulation has the engine
+# deal with a million calls on a thousand simulated workers and writes docs/scale.md.
+# The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-engines,
+# test-pythons, test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
+# make test-clusters runs the whole contract over a real Slurm, Grid Engine, HTCondor, OAR and more, one at a time,
+# and installs what it can of them; make test runs a part of it, over Slurm.
 # make screenshots renews the pictures in docs/_static, make notebooks the outputs in notebooks/; both are committed.
 
 PYTHON ?= python3
@@ -32,8 +34,8 @@ if { $(1); }; then word=passed; else word=FAILED; fi; \
 printf '== %s %s in %d s\n' '$@' "$$word" "$$(($$(date +%s) - began))"; test $$word = passed
 endef
 
-.PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks notebooks test-pythons test-browser \
-        docs test-binder test-clusters chromium bench clean
+.PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks notebooks test-engines test-pythons test-browser \
+        docs test-binder test-clusters chromium bench simulation clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -75,14 +77,22 @@ lab: $(VENV)/.lab
 
 # --- tests, the fast ones first
 
-test: test-fast test-js test-kernels test-notebooks test-pythons test-browser docs test-binder
+test: test-fast test-js test-kernels test-notebooks test-engines test-pythons test-browser docs test-binder
+
+# Engines of others take seconds to start and gigabytes to run: one after another, by themselves.
+ENGINES := $(wildcard tests/executors/test_dask*.py tests/executors/test_ray.py tests/executors/test_airflow.py \
+    tests/plugins/test_over_*.py tests/plugins/test_other_machine.py tests/guides/test_engine*.py) tests/clusters
+OTHER_STAGES := $(addprefix --ignore=,tests/kernels tests/browser tests/binder tests/notebooks $(ENGINES))
 
 test-fast: $(VENV)/.dev
-	$(call stage,$(call limit,600) $(PY) -m pytest tests --ignore=tests/kernels --ignore=tests/browser --ignore=tests/binder \
-	    --ignore=tests/notebooks $(ARGS))
+	$(call stage,$(call limit,600) $(PY) -m pytest tests $(OTHER_STAGES) $(ARGS))
+
+test-engines: $(VENV)/.dev
+	$(call stage,$(call limit,900) $(PY) -m pytest $(ENGINES) $(ARGS))
 
 test-clusters: $(VENV)/.dev
-	$(call stage,AMLTK_NB_WHOLE_CONTRACT=1 $(call limit,600) $(PY) -m pytest tests/clusters $(ARGS))
+	$(call stage,failed=; for file in tests/clusters/test_*.py; do printf '\n-- %s\n' "$$file"; \
+	    AMLTK_NB_WHOLE_CONTRACT=1 $(call limit,900) $(PY) -m pytest -q "$$file" $(ARGS) || failed=yes; done; test -z "$$failed")
 
 test-js: $(JS)/node_modules/.package-lock.json
 	$(call stage,$(NPM) test)
@@ -101,11 +111,12 @@ notebooks: $(VENV)/.dev
 
 # What reads files only, or asks other tools, says the same under every Python.
 SAME_EVERYWHERE := $(addprefix --ignore=tests/,test_capabilities.py test_house.py test_repository.py test_typing.py guides/test_task_scripts.py)
+# Side by side: most of the time the tests wait for processes.
 test-pythons: $(VENV)/.dev
-	$(call stage,failed=; for name in $(PYTHONS); do \
-	    $(PY) -m tests.environments --if-found $$name && test -x .venvs/$$name/bin/python || continue; \
-	    $(call limit,600) .venvs/$$name/bin/python -m pytest tests --ignore=tests/kernels --ignore=tests/browser \
-	        --ignore=tests/binder --ignore=tests/views --ignore=tests/notebooks $(SAME_EVERYWHERE) $(ARGS) || failed=yes; done; test -z "$$failed")
+	$(call stage,mkdir -p test-results && for name in $(PYTHONS); do $(PY) -m tests.environments --if-found $$name; done && \
+	    printf '%s\n' $(PYTHONS) | xargs -P 2 -I{} sh -c 'test -x .venvs/{}/bin/python || exit 0; \
+	        $(call limit,900) .venvs/{}/bin/python -m pytest tests $(OTHER_STAGES) --ignore=tests/views $(SAME_EVERYWHERE) $(ARGS) \
+	        > test-results/{}.txt 2>&1; status=$$?; cat test-results/{}.txt; exit $$status')
 
 test-browser: $(VENV)/.dev chromium
 	$(call stage,$(PY) -m tests.environments $(KERNELS) && $(call limit,900) $(PY) -m pytest tests/browser $(ARGS))
@@ -124,6 +135,9 @@ test-binder: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(PY) -m tests.environments bench $(KERNELS)
 	$(PY) -m tests.bench $(ARGS)
+
+simulation: $(VENV)/.dev
+	$(PY) -m tests.simulation
 
 # --- what reads the code without running it
 

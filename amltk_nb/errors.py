@@ -149,7 +149,7 @@ class CommRequestError(CommError):
     """What a call asked of the callbacks cannot be answered: one failed, or nobody listens."""
 
 
-class CommTimeoutError(CommError, TimeoutError):
+class CommTimeoutError(TimeoutError, CommError):  # the one first that its instances are laid out as
     """Nobody answered, or said anything, within the time that a call was ready to wait."""
 
 

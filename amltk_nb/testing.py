@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, InvalidStateError
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from amltk_nb.errors import CallNotFoundError
@@ -89,6 +90,8 @@ class ManualBackend(Backend):
         self.n_closed = 0
         self.started: list[list[int]] = []  # the ids of each batch, in order of starting
         self._batches: dict[str, list[Call]] = {}  # worker → what it has not ended
+        self._free: list[int] = []  # numbers of workers that ended what they had; a heap
+        self._n_needed = 0  # workers that were ever needed
         self._ending: set[Call] = set()  # being ended; their workers are taken until it is told
         self._changed = threading.Condition()
         self._listener: Listener | None = None
@@ -149,8 +152,11 @@ class ManualBackend(Backend):
     def start(self, calls: Sequence[Call]) -> None:
         """Keep a batch for the test to end."""
         with self._changed:
-            names = (f"worker-{n}" for n in range(1, self.n_workers + 1))
-            worker = next(name for name in names if name not in self._batches)
+            if self._free:
+                number = heappop(self._free)
+            else:
+                number = self._n_needed = self._n_needed + 1
+            worker = f"worker-{number}"
             self._batches[worker] = list(calls)
         self.started.append([call.id for call in calls])
         for call in calls:
@@ -197,17 +203,17 @@ class ManualBackend(Backend):
     def _taken(self, call: Call | CallFuture[Any]) -> Call:
         call = call if isinstance(call, Call) else call.call
         with self._changed:
-            running = self._open_calls()
-            if call not in running:
-                has = ", ".join(str(other.id) for other in running) or "none"
+            batch = self._batches.get(call.worker or "", [])
+            if call not in batch or call in self._ending:
+                has = ", ".join(str(other.id) for other in self._open_calls()) or "none"
                 raise CallNotFoundError(
                     f"call {call.id} is {call.state} and not running on this backend; "
                     f"running here: {has}."
                 )
-            batch = self._batches[call.worker or ""]
             batch.remove(call)
             if not batch:
                 del self._batches[call.worker or ""]
+                heappush(self._free, int(str(call.worker).rpartition("-")[2]))
             self._changed.notify_all()
         return call
 

@@ -42,10 +42,10 @@ def _of_a_batch_system(suite: str) -> tuple[str, ...]:
         f"{suite}::test_{name}"
         for name in (
             "calls_run_in_jobs_and_nothing_is_left",
-            "nobody_comes_in_time",
             "a_refused_submission_says_what_was_answered",
             "a_worker_that_is_killed_costs_its_call_only",
             "a_job_that_is_cancelled_from_outside_is_replaced",
+            "nobody_comes_in_time",
             "all_jobs_are_cancelled_and_come_again",
             "jobs_that_end_at_once_end_the_run_with_a_reason",
             "adaptive_workers_come_with_the_work",
@@ -55,6 +55,9 @@ def _of_a_batch_system(suite: str) -> tuple[str, ...]:
 
 EVENTS = "test_events.py"
 SLURM = "clusters/test_slurm.py"
+SAVED = "notebooks/test_saved.py"
+ENGINES_PAGE = "guides/test_engines_page.py"
+WORLD = "simulation/test_world.py"
 JOB_SCRIPT = "clusters/test_job_script.py"
 RUN = "scheduling/test_run.py"
 SCHEDULER = "scheduling/test_scheduler.py"
@@ -71,6 +74,12 @@ RETRY = "plugins/test_retry.py"
 CACHE = "plugins/test_cache.py"
 COMM = "plugins/test_comm.py"
 PROGRESS = "plugins/test_progress.py"
+OVER_DASK = "plugins/test_over_dask.py"
+OVER_RAY = "plugins/test_over_ray.py"
+TALK_OVER_DASK = f"{OVER_DASK}::TestTalkOverDask"
+NETWORK = "plugins/test_network_lines.py"
+OTHER_MACHINE = "plugins/test_other_machine.py"
+OUTPUT = "scheduling/test_remote_output.py"
 RESOURCES = "plugins/test_resources.py"
 OWN = "plugins/test_own_plugins.py"
 PROCESS = "executors/test_process.py"
@@ -78,7 +87,11 @@ CONTRACT = "executors/test_contract.py"
 LOKY = "executors/test_loky.py"
 RAY = "executors/test_ray.py"
 IPYPARALLEL = "clusters/test_ipyparallel.py"
+AIRFLOW = "clusters/test_airflow.py"
+AIRFLOW_REST = "executors/test_airflow.py"
 DASK = "executors/test_dask.py"
+DASK_AHEAD = "executors/test_dask_ahead.py"
+AHEAD = "executors/test_remote_ahead.py"
 REMOTE = "executors/test_remote.py"
 SCRIPTS = "guides/test_scripts.py"
 TASK_SCRIPTS = "guides/test_task_scripts.py"
@@ -230,7 +243,6 @@ _SCHEDULER = (
         "Workers are jobs of Slurm; refusals say why, lost jobs are replaced, none is left behind.",
         *_of_a_batch_system(f"{SLURM}::TestSlurm"),
         *_in(SLURM, "a_job_that_is_cancelled_in_the_queue_is_replaced"),
-        *_in(SLURM, "flags_of_the_submit_command_reach_slurm"),
         *_in(SLURM, "no_job_outlives_a_notebook_that_is_killed"),
     ),
     _shown(
@@ -241,10 +253,11 @@ _SCHEDULER = (
     ),
     _shown(
         "`with_sge`, `with_htcondor`, `with_oar`",
-        "The same, over a real Grid Engine and a real HTCondor: `make test-clusters`.",
-        *_of_a_batch_system("clusters/test_sge.py::TestGridEngine"),
-        *_of_a_batch_system("clusters/test_htcondor.py::TestHTCondor"),
-        *_in(JOB_SCRIPT, "the_script_of", "the_script_of_htcondor"),
+        "The same, over a real Grid Engine, HTCondor and OAR: `make test-clusters`.",
+        *_of_a_batch_system("clusters/test_sge.py::TestGridEngine")[:4],
+        *_of_a_batch_system("clusters/test_htcondor.py::TestHTCondor")[:4],
+        *_of_a_batch_system("clusters/test_oar.py::TestOAR")[:4],
+        *_in(JOB_SCRIPT, "the_script_of_htcondor", "a_job_of_oar_writes_where_it_is_told_to"),
     ),
     _shown(
         "`job_script`",
@@ -261,10 +274,50 @@ _SCHEDULER = (
         *_in(DASK, "a_worker_without_this_package_runs_calls", "nobody_at_the_address"),
     ),
     _shown(
+        "Short calls ahead",
+        "Calls of some milliseconds are handed over ahead, by measurement; what has not begun can "
+        "be cancelled, is taken back from behind a long call, and outlives its worker.",
+        *_in(AHEAD, "none_until_calls_are_known_to_be_short", "none_when_calls_take_long"),
+        *_in(AHEAD, "what_waits_behind_a_long_call_runs_elsewhere"),
+        *_in(DASK_AHEAD, "one_that_waits_at_a_worker_is_cancelled_and_never_runs"),
+        *_in(DASK_AHEAD, "what_waits_at_a_worker_that_dies_runs_elsewhere_once"),
+    ),
+    _shown(
+        "Nothing runs twice on a Dask cluster of its own",
+        "Neither a call whose worker died, nor one that had ended there with its answer unseen.",
+        f"{DASK}::TestDaskOfOurOwn::test_a_dead_worker_costs_its_call_and_is_replaced",
+        *_in(DASK_AHEAD, "what_has_ended_on_a_worker_that_died_since_is_not_run_again"),
+        *_in(DASK, "a_worker_of_another_version_is_an_error_that_says_so"),
+    ),
+    _shown(
         "`on_no_workers`",
         "Nobody is there to run calls: told with the seconds, again and again.",
         *_in(REMOTE, "nobody_there_is_told_again_and_again_with_the_time"),
         *_in(DASK, "all_workers_gone_and_the_scheduler_too"),
+    ),
+    _shown(
+        "Executors of Dask's clients",
+        "`Scheduler(client.get_executor())`: equal calls are run each for itself.",
+        *_in("guides/test_engine_scripts.py", "on_dask"),
+        *_in("clusters/test_guide_scripts.py", "in_jobs"),
+    ),
+    _shown(
+        "One line from processes to a cluster",
+        "The same search on processes, Dask and Slurm, with the same outcome; what each engine "
+        "promises is on one page, which is checked against the engines.",
+        *_in(SAVED, "outgrow_one_machine_finds_the_same_on_each_engine_and_names_no_place"),
+        *_in(
+            "clusters/test_notebook.py",
+            "its_search_runs_in_jobs_and_shows_what_the_saved_file_shows",
+        ),
+        *_in(ENGINES_PAGE, "an_engine_says_the_same_of_itself"),
+        *_in(ENGINES_PAGE, "giving_up_when_nobody_is_there"),
+    ),
+    _shown(
+        "A thousand workers",
+        "How far one scheduler goes: the engine itself in simulated time, `make simulation`.",
+        *_in(WORLD, "how_long_it_takes", "batches_of_the_engine_spare_messages"),
+        *_in(WORLD, "a_thousand_workers_are_busy_with_long_calls_and_idle_with_short_ones"),
     ),
     _absent("`with_dask_jobqueue`", "Left out: each cluster has a constructor of its own."),
     _shown(
@@ -282,7 +335,34 @@ _SCHEDULER = (
         f"{IPYPARALLEL}::TestUsersEngines::test_a_dead_engine_is_an_error_and_not_waited_for",
         *_in(IPYPARALLEL, "engines_of_our_own_from_start_to_end"),
     ),
-    _absent("Airflow", "Not yet."),
+    _shown(
+        "`with_airflow`, `AirflowExecutor`",
+        "Runs of one DAG of Airflow 3, over its REST API; each started once, whatever requests do.",
+        *_in(AIRFLOW, "what_waits_never_runs_and_what_runs_is_stopped"),
+        *_in(AIRFLOW, "a_task_that_is_killed_is_an_error_and_not_run_again"),
+        *_in(AIRFLOW_REST, "a_run_that_may_have_been_started_is_started_once"),
+        *_in(AIRFLOW_REST, "an_airflow_that_is_gone_ends_the_run"),
+        *_in(AIRFLOW_REST, "what_is_in_the_way_is_said_with_what_to_do"),
+        *_in(AIRFLOW_REST, "the_verbs_of_concurrent_futures"),
+    ),
+    _shown(
+        "Signed calls and answers on Airflow",
+        "With a secret on both sides, neither opens what others have made or changed.",
+        *_in(AIRFLOW, "a_call_without_the_secret_is_not_run"),
+        *_in(AIRFLOW_REST, "an_answer_without_the_right_signature_is_not_opened"),
+        *_in(AIRFLOW_REST, "a_signed_call_cannot_be_run_under_another_name"),
+    ),
+    _shown(
+        "`python -m amltk_nb.airflow_dag`",
+        "Puts the DAG there, or a newer one in its place; leaves other files alone.",
+        *_in(AIRFLOW_REST, "the_command_puts_the_dag_there"),
+        *_in(AIRFLOW_REST, "an_older_dag_of_ours_is_replaced_and_nothing_else"),
+    ),
+    _shown(
+        "A whole scheduler in one task of Airflow",
+        "The file of the documentation, run.",
+        *_in(AIRFLOW, "a_whole_scheduler_in_one_task_as_documented"),
+    ),
     _shown(
         "`run`",
         "Blocks until the end and says how it ended; in a notebook, too.",
@@ -533,12 +613,46 @@ _PLUGINS = (
         *_in(COMM, "the_place_of_the_comm_is_taken", "other_names_for_it"),
     ),
     _shown(
+        "Plugins elsewhere",
+        "All of them over a real Dask; talks, reports, limits and prints over Ray as well.",
+        *_in(OVER_DASK, "a_limit_ends_its_call_and_the_worker_goes_on"),
+        *_in(OVER_DASK, "a_stored_result_spares_the_call"),
+        *_in(OVER_DASK, "a_call_whose_worker_died_is_tried_again"),
+        *_in(OVER_DASK, "wandb_and_codecarbon_go_along"),
+        *_in(OVER_DASK, "a_worker_without_this_package_says_what_the_plugin_needs"),
+        *_in(TALK_OVER_DASK, "it_opens_sends_asks_and_closes_in_this_order"),
+        *_in(TALK_OVER_DASK, "all_that_was_said_comes_in_order_and_before_the_end"),
+        *_in(TALK_OVER_DASK, "a_worker_killed_in_the_midst_of_a_request"),
+        *_in(TALK_OVER_DASK, "progress_comes_to_its_last_report_and_bars_report"),
+        f"{OVER_RAY}::TestTalkOverRay::test_a_call_that_is_ended_while_it_asks",
+    ),
+    _shown(
+        "Lines by network",
+        "Calls on other machines talk over TCP; nobody else is heard, and only then one listens.",
+        *_in(OTHER_MACHINE, "a_call_there_talks_and_all_it_says_comes_before_its_end"),
+        *_in(OTHER_MACHINE, "its_worker_is_killed_in_the_midst_of_a_request"),
+        *_in(NETWORK, "who_does_not_know_the_token_is_not_heard"),
+        *_in(NETWORK, "what_was_overheard_cannot_be_said_again"),
+        *_in(NETWORK, "what_was_changed_on_the_way_is_not_unpickled"),
+        *_in(NETWORK, "nothing_listens_by_network_where_all_workers_are_here"),
+        *_in(NETWORK, "the_user_may_name_the_way", "a_worker_out_of_reach_says_what_to_do"),
+    ),
+    _shown(
+        "Output of calls elsewhere",
+        "What a call prints on a worker comes with its answer: its own, bounded, or not at all.",
+        *_in(OUTPUT, "two_at_a_time_do_not_mix", "a_call_that_fails_keeps_its_output"),
+        *_in(OUTPUT, "too_much_is_shortened_in_the_middle"),
+        *_in(OUTPUT, "it_is_in_the_record_of_the_call_unless_nobody_wants_it"),
+        *_in(OVER_DASK, "two_threads_of_a_worker_do_not_mix_what_they_print"),
+    ),
+    _shown(
         "`Progress`, `report`",
         "How far each call is, by its own reports or its tqdm loops, in every view.",
         *_in(PROGRESS, "the_last_report_always_comes_and_comes_before_the_end"),
         *_in(PROGRESS, "a_tqdm_loop_reports_by_itself", "text_and_html_show_it_live"),
         *_in(PROGRESS, "the_state_is_over_all_calls_and_shows_what_goes_on"),
         *_in(PROGRESS, "ten_thousand_reports_cost_little"),
+        *_in(PROGRESS, "calls_within_limits_report_from_their_own_process"),
     ),
     _shown(
         "`ResourceLimits`, `PynisherPlugin`",
@@ -618,6 +732,27 @@ _VIEWS = (
         ),
         *_in(EVENTS, "a_callback_reads_as_it_was_written"),
         *_in(READING, "counts_of_callbacks_and_events"),
+    ),
+    _shown(
+        "Workers",
+        "What each runs, since when and where; of a crowd counts by machine and the first ones. "
+        "They go and come while one looks.",
+        *_in("views/test_html.py", "few_workers_say_what_they_run_where_and_since_when"),
+        *_in("views/test_model.py", "a_thousand_workers_are_thirty_and_counts_by_machine"),
+        *_in("browser/test_workers.py", "workers_show_their_calls_go_and_come"),
+    ),
+    _shown(
+        "Waiting",
+        "What calls wait for while nobody is there and for how long, jobs in the batch queue, and "
+        "what to do when that is long.",
+        *_in("views/test_html.py", "the_queue_says_that_nobody_is_there"),
+        *_in("views/test_text.py", "advice_comes_when_a_wait_is_long_and_not_before"),
+        *_in("browser/test_workers.py", "a_run_says_what_it_waits_for_until_its_workers_are_there"),
+    ),
+    _shown(
+        "Handed over",
+        "Running is said only of what has begun, where an engine does not say when calls begin.",
+        *_in("views/test_text.py", "running_is_said_only_of_what_has_begun"),
     ),
     _shown(
         "Plugins",

@@ -137,7 +137,8 @@ def _python(version: str) -> Environment:
 
 
 # Airflow as its users have it, in its own environment, with this package for whole schedulers.
-_AIRFLOW = Environment("airflow", ("apache-airflow==3.3.*", "--editable", "."))
+# pytest is what the modules of the tests import whose functions run there.
+_AIRFLOW = Environment("airflow", ("apache-airflow==3.3.*", "pytest", "--editable", "."))
 _BENCH = Environment("bench", ("--editable", ".", "--group", "bench"))
 _BINDER = Environment(
     "binder", ("-r", "binder/requirements.txt"), after="binder/postBuild", with_pip=True

@@ -51,6 +51,12 @@ def test_each_error_says_its_message_and_travels(name: str):
     assert (type(again), str(again)) == (type(error), str(error))
 
 
+@pytest.mark.parametrize("name", LEAVES)
+def test_each_error_is_made_again_as_other_libraries_do(name: str):
+    kind = getattr(errors, name)  # tblib does it like this, and changes pickle once it is imported
+    assert kind.__new__(kind, "what happened").args == ("what happened",)
+
+
 def test_a_message_is_not_quoted_as_keys_are():
     assert str(CallNotFoundError("no call 3")) == "no call 3"
     assert str(CallNotFoundError()) == ""

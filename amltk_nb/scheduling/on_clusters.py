@@ -32,8 +32,9 @@ class OnClusters(SchedulerCore):
             options: of this package: `adaptive` (False; True: as many jobs as there is work for,
                 `n_workers` at most), `submit_command` and `cancel_command` (with flags of your
                 own: "sbatch --exclusive"), `start_timeout` (seconds until which the first worker
-                must be there; None: as long as the queue takes), `no_workers_after` (10.0 seconds
-                without a worker, then `on_no_workers` is emitted), and those of `Scheduler`.
+                must be there; None: as long as the queue takes), `n_ahead` (as in `with_dask`),
+                `no_workers_after` (10.0 seconds without a worker, then `on_no_workers` is
+                emitted), and those of `Scheduler`.
                 All others go to dask_jobqueue's `SLURMCluster`: `cores` and `memory` of a job
                 are needed, `queue`, `account`, `walltime`, `interface`, `log_directory`,
                 `job_extra_directives` and `job_script_prologue` are usual.

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from amltk_nb.scheduling.core import SchedulerCore
 from amltk_nb.scheduling.executors.base import open_backend
+from amltk_nb.scheduling.options import check_names
 
 __all__ = ["OnEngines"]
 
@@ -48,6 +49,7 @@ class OnEngines(SchedulerCore):
             MissingExtraError: Ray is not installed.
             ValueError, TypeError: an argument that makes no sense.
         """
+        check_names(cls.with_ray, options)
         backend = open_backend(
             "ray",
             address=address,
@@ -87,6 +89,7 @@ class OnEngines(SchedulerCore):
             MissingExtraError: ipyparallel is not installed.
             ValueError, TypeError: an argument that makes no sense.
         """
+        check_names(cls.with_ipyparallel, options)
         backend = open_backend(
             "ipyparallel",
             client_or_profile=client_or_profile,
@@ -116,28 +119,24 @@ class OnEngines(SchedulerCore):
         """Run calls as runs of one DAG of Airflow 3: for calls of minutes, it begins one a second.
 
         The DAG is put there by `python -m amltk_nb.airflow_dag DAGS_FOLDER`. Who may trigger it
-        runs code of their own on Airflow's workers, unless these have a secret. Ending a running
-        call marks its run as failed; its process is stopped at the task's next heartbeat, which
-        takes up to about 5 s.
+        runs code of their own on Airflow's workers, unless these have a secret. A running call
+        that is ended stops at its task's next heartbeat, some seconds later.
 
         Args:
             base_url: of Airflow's web page: "http://localhost:8080".
             dag_id: of the DAG.
-            auth: a token, (user, password), or a function that returns a token, which is called
-                again when Airflow accepts the former one no more; None: Airflow asks nobody who
-                they are (`simple_auth_manager_all_admins`).
-            secret: known to the notebook and, as AMLTK_NB_AIRFLOW_SECRET, to the environment of
-                Airflow's workers: both sides then only open what is signed with it. None: what
-                AMLTK_NB_AIRFLOW_SECRET says here, if it is set.
+            auth: a token, (user, password), or a function that returns a token and is called
+                again when that has grown old; None: Airflow asks nobody who they are.
+            secret: the AMLTK_NB_AIRFLOW_SECRET of the workers: both sides then only open what is
+                signed with it. None: AMLTK_NB_AIRFLOW_SECRET of here, if it is set.
             max_active: how many calls Airflow is given at a time; how many of them run is up to
                 its configuration.
-            max_bytes: of the arguments of one call, and of its result, pickled; Airflow keeps
-                both in its database.
+            max_bytes: of a call's arguments, and of its result, pickled: they are in its database.
             poll: seconds between two looks at the calls under way.
             request_timeout: seconds for one request to be answered.
             lost_after: seconds without any answer after which the run ends.
-            no_workers_after: seconds with the DAG paused, or with Airflow's scheduler down, after
-                which `on_no_workers` is emitted.
+            no_workers_after: seconds of a paused DAG, or without Airflow's scheduler, after which
+                `on_no_workers` is emitted.
             verify: of TLS: True, False or an `ssl.SSLContext`.
             options: see `Scheduler`.
 
@@ -145,6 +144,7 @@ class OnEngines(SchedulerCore):
             MissingExtraError: httpx is not installed.
             ValueError, TypeError: an argument that makes no sense.
         """
+        check_names(cls.with_airflow, options)
         backend = open_backend(
             "airflow",
             base_url=base_url,

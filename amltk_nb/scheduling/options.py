@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from amltk_nb.scheduling.policy import OnException, Policy
 
-__all__ = ["RunOptions"]
+__all__ = ["RunOptions", "check_names"]
+
+_HOW_MANY = {"n_workers", "max_workers", "num_cpus", "n", "n_jobs", "workers"}  # meant alike
+
+
+def check_names(constructor: Callable[..., Any], options: Iterable[str]) -> None:
+    """Refuse options that neither a constructor nor a scheduler has.
+
+    Args:
+        constructor: a class method, such as `Scheduler.with_dask`.
+        options: the names of those that it takes no notice of itself.
+
+    Raises:
+        TypeError: an option that does not exist; the message names the nearest one, or all.
+    """
+    made = constructor.__self__.__init__  # type: ignore[attr-defined]
+    taken = inspect.signature(made).parameters
+    if any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        return  # a class of the user's takes what it likes
+    of_its_own = {**inspect.signature(constructor).parameters}
+    of_its_own.pop("options", None)
+    known = [*of_its_own, *(name for name in taken if name not in ("self", "executor"))]
+    for name in options:
+        if name not in known:
+            raise TypeError(_unknown(name, constructor.__name__, known))
+
+
+def _unknown(name: str, verb: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    nearest = get_close_matches(name, known, n=1)
+    if name in _HOW_MANY:
+        nearest = [each for each in known if each in _HOW_MANY] or nearest
+    said = f"Scheduler.{verb}() has no option {name}=. "
+    return said + (f"Is it {nearest[0]}=?" if nearest else f"It takes {', '.join(known)}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,13 @@ def frame(scheduler: SchedulerCore) -> pd.DataFrame:
 def line(scheduler: SchedulerCore) -> str:
     """Say in one line how it stands."""
     backend, counts = scheduler.backend, _counts(scheduler)
-    told = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "no calls"
+    waiting_for = backend.describe().waiting_for
+    told = ", ".join(
+        [f"{n} {state}" for state, n in counts.items() if n]
+        + ([f"waiting for {waiting_for}"] if waiting_for is not None else [])
+    )
     runs_on = f"{backend.name}({backend.n_workers})"
-    return f"<Scheduler {scheduler.name!r}: {scheduler.state}, {runs_on}, {told}>"
+    return f"<Scheduler {scheduler.name!r}: {scheduler.state}, {runs_on}, {told or 'no calls'}>"
 
 
 def _all(scheduler: SchedulerCore) -> list[Call]:

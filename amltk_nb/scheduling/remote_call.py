@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from hashlib import blake2b
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -173,7 +174,7 @@ def read_answer(answer: bytes, what: str) -> Answer:
     else:
         try:
             value = pickle.loads(body)
-        except Exception as why:  # anything a value's own loading may raise
+        except (Exception, SystemExit) as why:  # anything a value's own loading may raise
             error = NotPicklableError(
                 f"the result of {what}() travelled back but cannot be made again here: "
                 f"{reason(why)}. Return plain values, or define its class in a module."
@@ -202,13 +203,21 @@ class Portable:
         self.__qualname__ = fn.__qualname__
         self._fn = fn
         self.packed = _by_value(fn)
+        key = "_amltk_nb_" + blake2b(self.packed, digest_size=16).hexdigest()
+        self._names = {"key": key, "load": pickle.loads, "packed": self.packed}
 
     def __call__(self, *args: Any) -> Any:
         """Run it here."""
         return self._fn(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return pickle.loads, (self.packed,)
+        return eval, (_LOAD_ONCE, dict(self._names))
+
+
+# What comes with every call is made once in each process: that takes longer than many a call, and
+# a function that did it could itself only come by value. So it is an expression, which any Python
+# knows how to evaluate; a short one, since it is compiled each time.
+_LOAD_ONCE = "(kept := __import__('sys').__dict__).get(key) or kept.setdefault(key, load(packed))"
 
 
 _registering = threading.Lock()

@@ -12,7 +12,7 @@ from amltk_nb.scheduling.executors.base import open_backend
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
 from amltk_nb.scheduling.on_clusters import OnClusters
 from amltk_nb.scheduling.on_engines import OnEngines
-from amltk_nb.scheduling.options import RunOptions
+from amltk_nb.scheduling.options import RunOptions, check_names
 from amltk_nb.scheduling.run import Run
 from amltk_nb.scheduling.states import RunState
 from amltk_nb.scheduling.submitting import Submitting
@@ -54,6 +54,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
             initargs: arguments for it.
             options: see `Scheduler`.
         """
+        check_names(cls.with_processes, options)
         capture = options.get("capture_output", True)
         backend = open_backend(
             "processes",
@@ -73,6 +74,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
             max_workers: at least 1; None: the CPUs this process may use.
             options: see `Scheduler`.
         """
+        check_names(cls.with_threads, options)
         return cls(open_backend("threads", max_workers=max_workers), **options)
 
     @classmethod
@@ -82,6 +84,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         Args:
             options: see `Scheduler`.
         """
+        check_names(cls.with_sequential, options)
         return cls(open_backend("sequential"), **options)
 
     @classmethod
@@ -113,6 +116,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         Raises:
             MissingExtraError: loky is not installed.
         """
+        check_names(cls.with_loky, options)
         backend = open_backend(
             "loky",
             max_workers=max_workers,
@@ -132,7 +136,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         *,
         threads_per_worker: int = 1,
         memory_limit: Any = 0,
-        n_ahead: int = 0,
+        n_ahead: int | None = None,
         connect_timeout: float = 10.0,
         no_workers_after: float = 10.0,
         **options: Any,
@@ -140,6 +144,9 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         """Run calls on Dask: here, or wherever a Dask scheduler has workers.
 
         On a cluster of its own a call runs at most once: a dead worker is a `WorkerDiedError`.
+        (Calls of some milliseconds are handed over ahead. If their worker dies, those that had not
+        begun run elsewhere; one may run twice that began when an earlier one had just ended unseen.
+        n_ahead=0 excludes that.)
         On yours Dask may run a call again when its worker died, unless its configuration says
         `distributed.scheduler.allowed-failures: 0`; and a running call cannot be ended there.
 
@@ -150,8 +157,10 @@ class Scheduler(OnClusters, OnEngines, Submitting):
             threads_per_worker: of its own cluster; more than 1: running calls cannot be ended.
             memory_limit: of each worker of its own cluster, as Dask takes it; 0: none.
             n_ahead: how many calls to hand over for each worker besides those that run, so that
-                calls of a few milliseconds do not wait for the network. These count as running:
-                they cannot be cancelled, and may wait behind a long one.
+                short ones do not wait for the network. They count as running, and can still be
+                cancelled. None: as many as are worth it, by what is measured, and none when calls
+                take 0.1 seconds or more; those that come to wait behind a longer one are taken
+                back. 0: never any.
             connect_timeout: seconds to wait for somebody at the address.
             no_workers_after: seconds without any worker after which `on_no_workers` is emitted.
             options: see `Scheduler`.
@@ -160,6 +169,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
             TypeError: an asynchronous client, or no client or address at all.
             MissingExtraError: dask.distributed is not installed.
         """
+        check_names(cls.with_dask, options)
         backend = open_backend(
             "dask",
             address_or_client=address_or_client,

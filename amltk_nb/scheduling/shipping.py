@@ -257,7 +257,7 @@ def _loaded_error(packed: bytes | None) -> BaseException | None:
         error = pickle.loads(packed) if packed is not None else None
         if isinstance(error, tuple):
             error = _put_together(*error)
-    except Exception:  # whatever its own code may raise
+    except (Exception, SystemExit):  # whatever its own code may raise
         return None
     return error if isinstance(error, BaseException) else None
 

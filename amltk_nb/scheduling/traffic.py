@@ -170,10 +170,10 @@ class Traffic:
 
     def _end(self, call: Call) -> bool:
         with self.dispatch.lock:
-            if call.id in self._cancels_asked:  # by an earlier click, and under way
-                return True
+            was_asked = call.id in self._cancels_asked  # by an earlier click
             self._cancels_asked.add(call.id)
-            ended = self._scheduler.backend.end(call)
+            # Asked again: what could not be ended then, and goes on, may be ended now.
+            ended = self._scheduler.backend.end(call) or was_asked
             if not ended:
                 self._cancels_asked.discard(call.id)
                 self._not_again.add(call.id)

@@ -37,7 +37,7 @@ _STARTING = (
 )
 _IN_THE_QUEUE = (
     "The batch system has not begun our jobs; its own command (squeue, qstat, bjobs, condor_q, "
-    "oarstat) says why. Calls wait here meanwhile; Stop takes them back, and the jobs as well."
+    "oarstat) or its pages say why. Calls wait here meanwhile; Stop takes them back, and the jobs."
 )
 _NOBODY = (
     "Nobody is there to run calls. Start workers, or see in their own logs why they ended. Calls "

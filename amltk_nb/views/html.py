@@ -52,7 +52,7 @@ _CLASSES = {
     "Progress": "progress",
     "Worker": "name",
     "Source": "name",
-    "Call": "rest",
+    "Call": "name rest",
     "Message": "text rest",
 }
 

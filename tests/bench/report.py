@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
+from tests.bench.engines import EngineFinding, section
 from tests.bench.harness import Finding
 from tests.bench.scaling import DURATIONS_S, Scaling
 from tests.environments import ENVIRONMENTS
@@ -71,7 +72,9 @@ def line(finding: Finding) -> str:
     )
 
 
-def page(found: Sequence[Finding], scaling: Scaling, *, n_rounds: int) -> str:
+def page(
+    found: Sequence[Finding], scaling: Scaling, engines: Sequence[EngineFinding], *, n_rounds: int
+) -> str:
     """Make the page of the documentation."""
     rows = [
         f"| {f.comparison.what} | {f.comparison.bound} | {_value(f, f.median)} | {_spread(f)} "
@@ -83,7 +86,9 @@ def page(found: Sequence[Finding], scaling: Scaling, *, n_rounds: int) -> str:
         "|---|---|---|---|---|---|",
         *rows,
     ]
-    return "\n".join([_HEAD, *table, "", _machine(n_rounds), "", _LIMITS, _scaling(scaling)])
+    remote = section(list(engines), n_rounds=n_rounds)
+    parts = [_HEAD, *table, "", _machine(n_rounds), "", remote, _LIMITS, _scaling(scaling)]
+    return "\n".join(parts)
 
 
 def _scaling(scaling: Scaling) -> str:

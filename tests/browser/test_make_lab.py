@@ -45,7 +45,7 @@ def address(tmp_path: Path) -> Iterator[str]:
             assert seen, "".join(lines)
             yield ADDRESS.search("".join(lines)).group()
         finally:
-            # JupyterLab alone: kernels that die under it are started again, by a server that leaves.
+            # JupyterLab alone: a kernel that dies under it would be started again.
             children = psutil.Process(make.pid).children(recursive=True)
             for process in psutil.Process(make.pid).children():
                 process.terminate()

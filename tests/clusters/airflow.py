@@ -24,12 +24,12 @@ import psutil
 
 from amltk_nb import airflow_dag
 from tests.clusters.waiting import until
-from tests.environments import ENVIRONMENTS
+from tests.environments import ENVIRONMENTS, ROOT
 
-__all__ = ["Airflow", "missing", "running_airflow"]
+__all__ = ["ROOT", "Airflow", "missing", "running_airflow"]
 
 START_S = 280  # 13 s on a quiet machine; minutes on one that runs all other tests besides
-STOP_S = 20
+STOP_S = 10
 USERS = {"ada": "admin", "vic": "viewer"}  # by their roles
 
 
@@ -71,10 +71,12 @@ class Airflow:
             return []
         session = int(path.read_text())
         path.unlink()
-        _signal(session, signal.SIGTERM)
-        _, left = psutil.wait_procs(_session(session), STOP_S)
+        all_of_it = _session(session)
+        for process in all_of_it:
+            _signal(process, signal.SIGTERM)
+        _, left = psutil.wait_procs(all_of_it, STOP_S)
         for process in left:
-            process.kill()
+            _signal(process, signal.SIGKILL)
         psutil.wait_procs(left, STOP_S)
         if hasattr(self, "_process"):
             self._process.wait(STOP_S)
@@ -90,6 +92,11 @@ class Airflow:
     def complaints(self) -> str:
         """What it said last, for the message of a failure."""
         return (self.folder / "log").read_text(errors="replace")[-3000:]
+
+    def task_log(self, dag_id: str) -> str:
+        """What tasks of a DAG have said, for the message of a failure."""
+        paths = sorted(self.folder.glob(f"logs/dag_id={dag_id}/**/*.log"))
+        return "\n".join(path.read_text()[-3000:] for path in paths[-2:])
 
     def _is_ready(self) -> bool:
         """Whether its scheduler lives and it has found our DAG."""
@@ -167,10 +174,10 @@ def _session(leader: int) -> list[psutil.Process]:
     return found
 
 
-def _signal(leader: int, number: int) -> None:
+def _signal(process: psutil.Process, number: int) -> None:
     try:
-        os.kill(leader, number)
-    except ProcessLookupError:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
         pass
 
 

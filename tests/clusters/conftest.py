@@ -15,6 +15,7 @@ from amltk_nb import Scheduler
 from tests.clusters.daemons import BatchSystem, running
 from tests.clusters.slurm import Slurm
 from tests.clusters.standins import write_standins
+from tests.clusters.waiting import until
 from tests.executors.contract import Gate
 from tests.required import unavailable
 
@@ -69,9 +70,14 @@ def lent(
 
     yield lend
     for system in lent:
-        left = system.jobs()
-        system.clear()
-        assert left == {}, f"jobs that were left behind: {left}\n{system.complaints()}"
+        try:
+            until(
+                lambda system=system: system.jobs() == {},
+                lambda system=system: f"no job is left, but {system.jobs()}\n{system.complaints()}",
+                limit_s=system.lingers_s,
+            )
+        finally:
+            system.clear()
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ class BatchSystem(ABC):
     """`start` it, use its commands with `environment`, `stop` it; nothing of it is left then."""
 
     key: ClassVar[str]  # as in with_slurm
+    lingers_s: ClassVar[float] = 0.0  # how long it still lists a job that was taken back
     environment: dict[str, str]  # what its commands need, PATH included where they are elsewhere
 
     def __init__(self, folder: Path, *, n_slots: int = 6, outlives_us: bool = False) -> None:

@@ -44,6 +44,7 @@ class OAR(BatchSystem):
     """One OAR in a folder."""
 
     key = "oar"
+    lingers_s = 10.0
 
     def __init__(self, folder: Path, *, n_slots: int = 6, outlives_us: bool = False) -> None:
         super().__init__(folder, n_slots=n_slots, outlives_us=outlives_us)
@@ -59,8 +60,13 @@ class OAR(BatchSystem):
         self._write_files(port)
         self._start_database(port)
         self._inside("oar-database", "--create", "--db-admin-user=postgres", "--db-admin-pass=-")
-        self.spawn("Almighty", through=[str(self.bin / "enter"), *_as("oar")])
-        until(lambda: self.ask("oarstat") is not None, "it answers")
+        # By itself and not by its command, which changes the user, and with that forgets that the
+        # daemon is to end with this process.
+        home = "/usr/lib/oar"
+        path = f"/usr/sbin:/usr/bin:/sbin:/bin:{home}/oardodo"
+        through = [str(self.bin / "enter"), *_as("oar"), "/usr/bin/env", f"PATH={path}"]
+        settings = {"OARDIR": home, "OARUSER": "oar", "OARCONFFILE": "/etc/oar/oar.conf"}
+        self.spawn(f"{home}/Almighty", environment=settings, through=through)
         for name in ("cpu", "core"):
             self._inside("oarproperty", "-a", name)
         for n in range(1, self.n_slots + 1):

@@ -179,7 +179,7 @@ async def test_a_profile_where_nothing_runs_is_an_error_within_seconds():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n": 0}, "max_workers=0"),
+        ({"n": 0}, "n=0 leaves nobody"),
         ({"client_or_profile": "default", "n": 2}, "for a cluster that the scheduler starts"),
         ({"client_or_profile": 3}, r"pass an ipyparallel\.Client"),
     ],

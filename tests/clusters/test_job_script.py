@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amltk_nb import Scheduler
-from amltk_nb.errors import MissingExtraError
+from amltk_nb.errors import BackendStartError, MissingExtraError
 from amltk_nb.scheduling.executors.batch_systems import SYSTEMS
 
 ORDER: dict[str, Any] = {"cores": 4, "memory": "6 GB", "queue": "long", "walltime": "00:10:00"}
@@ -138,6 +140,14 @@ def test_what_is_forwarded_is_kept():
     assert scheduler.name == "a search"
 
 
+def test_a_job_of_oar_writes_where_it_is_told_to(tmp_path: Path):
+    scheduler = on("oar", log_directory=str(tmp_path), job_extra_directives=["-t besteffort"])
+    lines = scheduler.job_script().splitlines()
+    at = lines.index(f"#OAR -O {tmp_path}/dask-worker.%jobid%.out")
+    assert lines[at + 1] == f"#OAR -E {tmp_path}/dask-worker.%jobid%.err"
+    assert lines[at + 2] == "#OAR -t besteffort"
+
+
 def test_one_core_needs_no_word_about_threads():
     assert "OMP_NUM_THREADS" not in on("slurm", cores=1).job_script()
 
@@ -166,8 +176,12 @@ def test_an_order_that_cannot_be(options: dict[str, Any], words: str):
         ({"queue": ...}, r"queue=\.\.\.\): the dots stand for a value of your site"),
         ({"n_workers": 0}, "at least 1 worker"),
         ({"memory": "much"}, "much"),
+        ({"memory": 6}, r"memory=6\): write the size with its unit"),
+        ({"cores": "4"}, r"cores='4'\): use a whole number"),
+        ({"cores": 0}, r"cores=0\): use a whole number of 1 or more"),
         ({"start_timeout": 0}, r"start_timeout=0\): use more than 0 seconds"),
         ({"no_workers_after": 0}, "no_workers_after=0 must be positive"),
+        ({"n_ahead": -1}, "n_ahead=-1 must be a whole number"),
         ({"submit_command": "sbatch 'open"}, "submit_command=.*No closing quotation"),
     ],
 )
@@ -187,7 +201,10 @@ def test_a_scheduler_without_jobs_has_no_script():
 
 
 QUEUES = {
-    "slurm": ("12 PD\n13 R\n14 CG\n15 CF\n", {"12": True, "13": False, "15": True}),
+    "slurm": (
+        "12 PD Resources\n13 R None\n14 CG None\n15 CF None\n",
+        {"12": True, "13": False, "15": True},
+    ),
     "pbs": (
         "Job id            Name             User              Time Use S Queue\n"
         "----------------  ---------------- ----------------  -------- - -----\n"
@@ -220,7 +237,13 @@ QUEUES = {
 @pytest.mark.parametrize("key", QUEUES)
 def test_the_queue_of(key: str):
     listing, jobs = QUEUES[key]
-    assert SYSTEMS[key].read_queue(listing) == jobs
+    listed = SYSTEMS[key].read_queue(listing)
+    assert {number: job.waits for number, job in listed.items()} == jobs
+
+
+def test_the_queue_may_say_why_a_job_waits():
+    (job,) = SYSTEMS["slurm"].read_queue("13   PD Resources\n").values()
+    assert job.line == "13 PD Resources"
 
 
 @pytest.mark.parametrize("key", sorted(set(SYSTEMS) - set(QUEUES)))
@@ -268,3 +291,13 @@ def test_without_dask_jobqueue_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'amltk-nb\[jobqueue\]'"):
         on("slurm")
+
+
+@pytest.mark.may_block  # dask_jobqueue reads its configuration when it is imported
+async def test_a_machine_without_the_command_is_told_so():
+    scheduler = Scheduler.with_slurm(
+        1, cores=1, memory="1 GB", submit_command="no_such_sbatch --exclusive", interface="lo"
+    )
+    state = await asyncio.wait_for(scheduler.start().wait(), 60)
+    assert isinstance(state.exception, BackendStartError)
+    assert "'no_such_sbatch' is not on this machine" in str(state.exception)

@@ -49,6 +49,7 @@ class TestSlurm(BatchContract):
         test_the_same_scheduler_runs_three_times = None
         test_nothing_is_left_behind = None
         test_one_call_is_ended_and_one_that_waits_never_runs = None
+        test_calls_behind_one_that_is_lost_run_elsewhere_and_once = None
 
 
 async def test_a_submit_command_that_is_not_there(slurm: Slurm, tmp_path: Path):
@@ -62,18 +63,10 @@ async def test_a_submit_command_that_is_not_there(slurm: Slurm, tmp_path: Path):
         await asyncio.wait_for(run.wait(), LONG_S)
 
 
-async def test_flags_of_the_submit_command_reach_slurm(slurm: Slurm, tmp_path: Path):
-    scheduler = on_slurm(tmp_path, 1, submit_command="sbatch --comment=ours --nice=7")
-    run = scheduler.start()
-    job = await scheduler.submit(job_number)
-    assert slurm.ask("squeue", "-h", "-j", job, "-o", "%k").strip() == "ours"
-    run.stop()
-    await run
-
-
 async def test_a_job_that_is_cancelled_in_the_queue_is_replaced(slurm: Slurm, tmp_path: Path):
     told: list[float] = []
-    scheduler = on_slurm(tmp_path, 1, no_workers_after=0.2, submit_command=NEVER)
+    flags = f"{NEVER} --comment=ours --nice=7"
+    scheduler = on_slurm(tmp_path, 1, no_workers_after=0.2, submit_command=flags)
     scheduler.on_no_workers(told.append)
     run = scheduler.start()
     future = scheduler.submit(job_number)
@@ -86,6 +79,7 @@ async def test_a_job_that_is_cancelled_in_the_queue_is_replaced(slurm: Slurm, tm
     (second,) = slurm.jobs()
     slurm.ask("scontrol", "update", f"JobId={second}", "StartTime=now")
     assert await asyncio.wait_for(future, LONG_S) == second
+    assert slurm.ask("squeue", "-h", "-j", second, "-o", "%k").strip() == "ours"
     assert seen_waiting(scheduler) == 0
     assert told
     assert told[0] >= 0.2

@@ -16,6 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 # A worker in an environment that has no amltk_nb: looking for it fails, as if it were not there.
 _WITHOUT_PACKAGE = "import sys; sys.modules['amltk_nb'] = None; "
+# One whose cloudpickle is of another age: what makes functions has another name there.
+_OTHER_VERSION = (
+    "import cloudpickle.cloudpickle as it; it._make_it = it._make_function; del it._make_function; "
+)
 _WORKER = "from distributed.cli.dask_worker import main; main()"
 
 
@@ -38,8 +42,10 @@ class DaskProcesses:
             "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port
         )
 
-    def add_worker(self, *, without_package: bool = False) -> subprocess.Popen[bytes]:
-        code = (_WITHOUT_PACKAGE if without_package else "") + _WORKER
+    def add_worker(
+        self, *, without_package: bool = False, other_version: bool = False
+    ) -> subprocess.Popen[bytes]:
+        code = _WITHOUT_PACKAGE * without_package + _OTHER_VERSION * other_version + _WORKER
         options = ["--nthreads", "1", "--no-nanny", "--host", "127.0.0.1"]
         self.workers.append(self._start("-c", code, self.address, *options))
         return self.workers[-1]

@@ -6,10 +6,12 @@ import asyncio
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ import pytest
 
 from amltk_nb import ExitCode, Scheduler
 from amltk_nb.errors import (
+    BackendError,
     BackendLostError,
     BackendStartError,
     MissingExtraError,
     WorkerDiedError,
 )
+from amltk_nb.scheduling.executors.dask_local import LocalDask
 from tests.executors.contract import LONG_S, Contract, Gate, open_gate, square, wait_at
 from tests.executors.dask_processes import DaskProcesses, dask_processes, free_port
 from tests.executors.driver import survivors
@@ -99,6 +103,33 @@ class TestDaskOfOurOwn(Contract):
         assert scheduler.cancel(victim) is True
         assert await asyncio.wait_for(behind, LONG_S) == 16
         assert victim.cancelled()
+        assert await run == ExitCode.EXHAUSTED
+
+    async def test_the_port_of_another_ones_dashboard_is_left_alone(self, scheduler: Scheduler):
+        with socket.socket() as theirs:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):  # somebody on this machine has one: just as well
+                theirs.bind(("127.0.0.1", 8787))
+                theirs.listen()
+            run = scheduler.start(end_on_empty=True)  # Dask would warn, which fails tests
+            assert await asyncio.wait_for(scheduler.submit(square, 3), LONG_S) == 9
+            assert await run == ExitCode.EXHAUSTED
+
+    async def test_answers_may_come_before_the_submission_has_returned(
+        self, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+    ):
+        submitted = distributed.Client.map
+
+        def slow(*args: Any, **options: Any) -> Any:
+            futures = submitted(*args, **options)
+            time.sleep(0.2)
+            return futures
+
+        monkeypatch.setattr(distributed.Client, "map", slow)
+        run = scheduler.start(end_on_empty=True)
+        futures = [scheduler.submit(square, n) for n in range(6)]
+        gathered = scheduler.gather(futures)
+        assert await asyncio.wait_for(gathered, LONG_S) == [0, 1, 4, 9, 16, 25]
         assert await run == ExitCode.EXHAUSTED
 
     async def test_each_call_says_where_it_ran(self, scheduler: Scheduler, gate: Gate):
@@ -250,6 +281,44 @@ async def test_nobody_at_the_address(policy: Any):
     assert waiting.cancelled()
 
 
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.2p1\r\n"])
+async def test_somebody_else_at_the_address(greeting: bytes):
+    """What is no Dask scheduler may say nothing at all, or something else."""
+    leaving: list[asyncio.StreamWriter] = []
+
+    def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        leaving.append(writer)
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    scheduler = Scheduler.with_dask(f"tcp://127.0.0.1:{port}", connect_timeout=0.5)
+    state = await asyncio.wait_for(scheduler.start().wait(), LONG_S)
+    assert isinstance(state.exception, BackendStartError)
+    assert "is no Dask scheduler" in str(state.exception)
+
+    patient = Scheduler.with_dask(f"tcp://127.0.0.1:{port}", connect_timeout=600)
+    run = patient.start()
+    run.stop()  # it does not wait for somebody who may never speak
+    assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.STOPPED
+    for writer in leaving:
+        writer.close()
+    server.close()
+
+
+async def test_an_address_with_tls_needs_certificates():
+    scheduler = Scheduler.with_dask("tls://127.0.0.1:8786", connect_timeout=0.5)
+    state = await asyncio.wait_for(scheduler.start().wait(), LONG_S)
+    assert isinstance(state.exception, BackendStartError)
+    assert "with_dask(Client(" in str(state.exception)
+
+
+def test_a_client_is_no_executor():
+    client = distributed.Client.__new__(distributed.Client)  # as good as one that is connected
+    with pytest.raises(TypeError, match=r"use Scheduler.with_dask\(client\)"):
+        Scheduler(client)
+
+
 @pytest.mark.parametrize("wrong", [3, object, [1]])
 def test_what_is_no_cluster_is_refused(wrong: Any):
     with pytest.raises(TypeError, match="pass an address such as"):
@@ -259,6 +328,53 @@ def test_what_is_no_cluster_is_refused(wrong: Any):
 def test_workers_of_somebody_elses_cluster_cannot_be_wished_for():
     with pytest.raises(TypeError, match="the number of workers is that of the cluster there"):
         Scheduler.with_dask("tcp://127.0.0.1:8786", n_workers=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "says"),
+    [
+        ({"memory_limit": "6 gigs"}, ValueError, "Write it as '6 GB'"),
+        ({"connect_timeout": "10"}, TypeError, "connect_timeout='10' must be a number: seconds to"),
+        ({"connect_timeout": 0}, ValueError, "connect_timeout=0 must be positive"),
+        ({"no_workers_after": "1m"}, TypeError, "no_workers_after='1m' must be a number"),
+    ],
+)
+def test_times_and_sizes_that_make_no_sense_are_refused(
+    options: dict[str, Any], kind: type[Exception], says: str
+):
+    with pytest.raises(kind, match=says):
+        Scheduler.with_dask(**options)
+
+
+@pytest.mark.parametrize("limit", [0, None, "auto", 0.5, "6 GB", 10**9])
+def test_memory_limits_as_dask_takes_them(limit: Any):
+    Scheduler.with_dask(memory_limit=limit)
+
+
+async def test_workers_that_never_get_up_end_the_run(monkeypatch: pytest.MonkeyPatch):
+    settings = LocalDask._settings
+
+    def wrong(self: LocalDask, name: str) -> dict[str, Any]:
+        told = settings(self, name)
+        told["worker"]["local_directory"] = "/dev/null/nowhere"
+        return told
+
+    monkeypatch.setattr(LocalDask, "_settings", wrong)
+    monkeypatch.setattr("amltk_nb.scheduling.executors.dask_local._MAX_QUICK_DEATHS", 1)
+    scheduler = Scheduler.with_dask(n_workers=1)
+    run = scheduler.start()
+    waiting = scheduler.submit(square, 2)
+    state = await asyncio.wait_for(run.wait(), LONG_S)
+    assert isinstance(state.exception, BackendLostError)
+    assert "end as soon as they start (exit code 1)" in str(state.exception)
+    assert "/dev/null/nowhere" in str(state.exception)  # the worker's own last words
+    assert waiting.cancelled()
+
+
+@pytest.mark.parametrize("name", ["n_workers", "threads_per_worker"])
+def test_too_few_workers_are_named_as_the_user_did(name: str):
+    with pytest.raises(ValueError, match=f"^{name}=0 leaves nobody"):
+        Scheduler.with_dask(**{name: 0})
 
 
 @pytest.mark.parametrize("wrong", [-1, 0.5, True])
@@ -271,7 +387,7 @@ def test_a_wrong_number_of_calls_ahead_is_refused(wrong: Any):
     ("options", "why"),
     [
         ({}, None),
-        ({"n_ahead": 1}, "with n_ahead above 0"),
+        ({"n_ahead": 1}, None),
         ({"threads_per_worker": 2}, "with threads_per_worker above 1"),
         ({"address_or_client": "tcp://127.0.0.1:1"}, "these workers are not ours to end"),
     ],
@@ -317,6 +433,18 @@ async def test_a_worker_without_this_package_runs_calls(tmp_path: Path, gate: Ga
         await run
 
 
+async def test_a_worker_of_another_version_is_an_error_that_says_so(tmp_path: Path):
+    with DaskProcesses(tmp_path) as processes:
+        processes.add_worker(other_version=True)
+        scheduler = Scheduler.with_dask(processes.address, connect_timeout=LONG_S)
+        run = scheduler.start()
+        call = scheduler.submit(square, 3)
+        with pytest.raises(BackendError, match="needs the Python and the cloudpickle of here"):
+            await asyncio.wait_for(call, LONG_S)
+        run.stop()
+        assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.STOPPED
+
+
 async def test_all_workers_gone_and_the_scheduler_too(tmp_path: Path, gate: Gate):
     with DaskProcesses(tmp_path) as processes:
         worker = processes.add_worker()
@@ -359,12 +487,15 @@ async def test_all_workers_gone_and_the_scheduler_too(tmp_path: Path, gate: Gate
         assert gate.n_arrived == 1
 
 
-@pytest.mark.parametrize("wrong", ["nonsense", "tcp://127.0.0.1", "127.0.0.1:http"])
+@pytest.mark.parametrize(
+    "wrong", ["nonsense", "tcp://127.0.0.1", "127.0.0.1:http", "http://127.0.0.1:8787/status"]
+)
 async def test_what_is_no_address_is_said_at_once(wrong: str):
     scheduler = Scheduler.with_dask(wrong, connect_timeout=LONG_S)
     state = await asyncio.wait_for(scheduler.start().over(), LONG_S / 2)
     assert state == ExitCode.EXCEPTION
     assert "an address is written like tcp://127.0.0.1:8786" in str(state.exception)
+    assert "answers" not in str(state.exception)  # nobody was asked
 
 
 async def test_stopping_while_nobody_answers_does_not_wait_for_the_time_to_connect():

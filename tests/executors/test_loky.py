@@ -17,7 +17,7 @@ import loky
 import pytest
 
 from amltk_nb import ExitCode, Scheduler
-from amltk_nb.errors import MissingExtraError, WorkerDiedError
+from amltk_nb.errors import CannotEndError, MissingExtraError, WorkerDiedError
 from tests.executors.contract import LONG_S, Contract, Gate, square, wait_at
 
 
@@ -37,6 +37,12 @@ def mark_and_wait(marks: str, gate: str, text: str) -> str:
     with open(marks, "a") as file:
         file.write(f"{os.getpid()}\n")
     return wait_at(gate, text)
+
+
+def note(path: str, text: str) -> str:
+    with open(path, "a") as file:
+        file.write(f"{text}\n")
+    return text
 
 
 def pool_sum(start_method: str) -> int:
@@ -67,6 +73,36 @@ class TestLoky(Contract):
         assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.EXHAUSTED
         assert [future.result() for future in queued] == [0, 1, 4, 9, 16]
         assert len(set(pids)) == len(marks.read_text().split()) == 2  # nothing ran a second time
+
+    async def test_calls_ahead_can_be_cancelled_and_outlive_a_dead_worker(
+        self, scheduler: Scheduler, gate: Gate, tmp_path: Path
+    ):
+        marks, ahead = tmp_path / "marks", tmp_path / "ahead"
+        scheduler.backend.n_ahead = 2  # type: ignore[attr-defined]
+        run = scheduler.start()
+        warm = [scheduler.submit(square, n) for n in range(2)]
+        assert await scheduler.gather(warm) == [0, 1]  # this executor is of use
+        running = [
+            scheduler.submit(mark_and_wait, str(marks), gate.path, name) for name in ("a", "b")
+        ]
+        await gate.arrived(2)
+        behind = [scheduler.submit(note, str(ahead), name) for name in ("c", "d")]
+        async with asyncio.timeout(LONG_S):
+            while len(scheduler.backend._session._flights) < 4:  # type: ignore[attr-defined]
+                await asyncio.sleep(0.001)
+        with pytest.raises(CannotEndError):
+            scheduler.cancel(running[0])
+        assert scheduler.cancel(behind[0]) is True
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(behind[0], LONG_S)
+        os.kill(int(marks.read_text().split()[0]), signal.SIGKILL)
+        errors = await scheduler.gather(running, return_exceptions=True)
+        assert [type(error) for error in errors] == [WorkerDiedError, WorkerDiedError]
+        assert await asyncio.wait_for(behind[1], LONG_S) == "d"
+        run.stop()
+        assert await asyncio.wait_for(run.wait(), LONG_S) == ExitCode.STOPPED
+        assert ahead.read_text() == "d\n"
+        assert len(marks.read_text().split()) == 2
 
     async def test_an_interrupt_of_all_processes_leaves_calls_alone(
         self, scheduler: Scheduler, gate: Gate, tmp_path: Path

@@ -517,6 +517,26 @@ def test_workers_are_started_as_calls_come_and_are_described(fifo: Callable[[str
         assert driver.backend.name == "ProcessExecutor"
 
 
+def test_a_worker_is_described_with_its_call_before_that_has_begun(
+    one: Driver, fifo: Callable[[str], str]
+) -> None:
+    """Who looks in between is not told again before the call ends."""
+    pid = one.run(os.getpid)
+    gate = fifo("gate")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        first, second = one.submit_batch((f.pass_gate, (gate,)), (f.pass_gate, (gate,)))
+        assert [(r.state, r.call) for r in one.backend.workers()] == [("busy", first.id)]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    with open(gate, "w"):
+        assert one.backend.workers()[0].call == first.id
+    one.outcome(first)
+    with open(gate, "w"):
+        assert one.backend.workers()[0].call == second.id
+    one.outcome(second)
+
+
 def test_the_initializer_runs_first_with_its_arguments(method: str) -> None:
     backend = ProcessBackend(
         1, mp_context=method, initializer=f.set_flag, initargs=("AMLTK_FLAG", "set")

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ import ray
 
 from amltk_nb import ExitCode, Scheduler
 from amltk_nb.errors import BackendStartError, MissingExtraError, WorkerDiedError
+from amltk_nb.scheduling.executors.ray_process import Settings, is_of_this_process
 from tests.executors.contract import (
     LONG_S,
     Contract,
@@ -349,7 +351,8 @@ async def test_a_wrong_address_is_an_error_within_seconds():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_cpus": 0}, "max_workers=0"),
+        ({"num_cpus": 0}, "num_cpus=0 leaves nobody"),
+        ({"address": 2}, "num_cpus=2"),
         ({"num_cpus": 2, "address": "10.0.0.1:6379"}, "num_cpus= is for a new one"),
         ({"cpus_per_call": 0}, "more than 0"),
         ({"cpus_per_call": "1"}, "must be a number"),
@@ -359,6 +362,13 @@ async def test_a_wrong_address_is_an_error_within_seconds():
 def test_what_makes_no_sense_is_refused(arguments: dict[str, Any], message: str):
     with pytest.raises((ValueError, TypeError), match=message):
         Scheduler.with_ray(**arguments)
+
+
+def test_a_ray_that_is_being_imported_on_another_thread_is_none_yet(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))
+    assert is_of_this_process(Settings())  # calls that report are packed meanwhile
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch):

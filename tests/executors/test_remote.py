@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import pickle
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
@@ -24,6 +28,7 @@ from amltk_nb.errors import (
     WorkerDiedError,
 )
 from amltk_nb.scheduling.call import Call
+from amltk_nb.scheduling.executors.ahead import Pace
 from amltk_nb.scheduling.executors.remote import (
     Connection,
     Done,
@@ -33,6 +38,7 @@ from amltk_nb.scheduling.executors.remote import (
     RemoteWorker,
 )
 from amltk_nb.scheduling.remote_call import Portable, pack_call, read_answer, run_call
+from amltk_nb.scheduling.shipping import RemoteError
 from tests.executors.driver import TIMEOUT_S, Driver
 
 
@@ -52,7 +58,6 @@ class HandEngine(Connection):
         self.kill_error: Exception | None = None
         self.submitted: list[tuple[bytes, Done]] = []
         self.killed: list[Handle] = []
-        self.dropped: list[Handle] = []
         self.given_up: list[Handle] | None = None
         self.n_jobs: int | None = None
         self._news = threading.Condition()
@@ -96,6 +101,7 @@ class HandEngine(Connection):
 class HandBackend(RemoteBackend):
     name = "HandExecutor"
     poll_s = 0.01
+    engine_type: type[HandEngine] = HandEngine
 
     def __init__(self, **options: Any) -> None:
         super().__init__(options={}, **options)
@@ -110,7 +116,7 @@ class HandBackend(RemoteBackend):
         if self.wrong is not None:
             raise self.wrong
         with self._connected:
-            self.engines.append(HandEngine(self, news))
+            self.engines.append(self.engine_type(self, news))
             self._connected.notify_all()
         return self.engines[-1]
 
@@ -282,6 +288,50 @@ def test_a_call_that_the_engine_dropped_is_cancelled(backend: HandBackend, drive
     assert driver.outcome(call).cancelled
 
 
+class Noted(Exception):
+    """One that can be known by a weak reference."""
+
+
+def test_an_answer_is_let_go_of_before_the_next_one_comes(backend: HandBackend, driver: Driver):
+    backend.poll_s = 1_000.0
+    engine = backend.engine()
+    handed_over(driver, engine, 1)
+    _, done = engine.submitted.pop()
+    done(answer := Noted())
+    kept = weakref.ref(answer)
+    del answer, done
+    driver.wait_for(lambda: driver.outcomes != [])
+    driver.outcomes.clear()
+    gone_by(lambda: kept() is None)
+
+
+def test_a_call_that_could_not_be_ended_is_let_go_of(backend: HandBackend, driver: Driver):
+    backend.poll_s = 1_000.0
+    engine = backend.engine()
+    engine.kill_error = CannotEndError("out of reach")
+    noted = Noted("noted")
+    kept = weakref.ref(noted)
+    call = driver.submit(str, noted)
+    engine.wait_for(lambda: len(engine.submitted) == 1)
+    assert driver.end(call) is True
+    driver.wait_for(lambda: driver.log_texts("warning") != [])
+    engine.run(0)
+    assert driver.value(call) == "noted"
+    driver.outcomes.clear()
+    engine.submitted.clear()
+    engine.kill_error = None  # its traceback knows the call
+    del call, noted
+    gone_by(lambda: kept() is None)
+
+
+def gone_by(is_gone: Callable[[], bool]) -> None:
+    until = time.monotonic() + 5
+    while not is_gone():
+        gc.collect()
+        assert time.monotonic() < until, "it is kept"
+        time.sleep(0.01)
+
+
 # --- ending
 
 
@@ -386,6 +436,52 @@ def test_one_that_is_found_lost_when_asked_for_workers(backend: HandBackend, dri
     driver.wait_for(lambda: driver.lost_errors == [engine.wrong_with_workers])
 
 
+def test_one_that_is_found_lost_when_it_is_given_a_call_does_not_use_up_the_queue(
+    backend: HandBackend, driver: Driver
+):
+    engine = backend.engine()
+    engine.refusal = lost = BackendLostError("it is gone")
+    calls = [driver.submit(add, n) for n in range(5)]
+    driver.wait_for(lambda: driver.lost_errors == [lost])
+    assert backend.slots() == 0
+    assert all(driver.error(call) is lost for call in calls[: len(driver.outcomes)])
+    assert len(driver.outcomes) <= 2
+
+
+class FaultyEngine(HandEngine):
+    def submit_many(self, calls: Sequence[tuple[bytes, Done]]) -> Sequence[Handle | Exception]:
+        raise RuntimeError("not foreseen")
+
+
+class FaultyBackend(HandBackend):
+    engine_type = FaultyEngine
+
+
+def test_a_fault_of_an_engine_ends_the_run_and_does_not_leave_it_waiting():
+    backend = FaultyBackend()
+    with Driver(backend) as driver:
+        call = driver.submit(add, 1)
+        error = driver.error(call)
+        assert isinstance(error, BackendLostError)
+        assert "HandExecutor failed in a way that was not foreseen" in str(error)
+        driver.wait_for(lambda: driver.lost_errors == [error])
+    assert backend.engine().given_up == []
+
+
+def test_a_fault_in_taking_answers_in_ends_the_run(
+    backend: HandBackend, driver: Driver, monkeypatch: pytest.MonkeyPatch
+):
+    def learn(*_: object) -> None:
+        raise OverflowError("not foreseen")
+
+    monkeypatch.setattr(Pace, "learn", learn)
+    engine = backend.engine()
+    calls = handed_over(driver, engine, 2)
+    engine.run(0)
+    assert isinstance(driver.error(calls[1]), BackendLostError)
+    driver.wait_for(lambda: driver.lost_errors != [])
+
+
 def test_a_passing_fault_in_asking_for_workers_changes_nothing(
     backend: HandBackend, driver: Driver
 ):
@@ -454,6 +550,27 @@ def test_workers_show_where_they_are_and_what_they_run(backend: HandBackend, dri
     assert driver.outcome(one).worker == "w1"
 
 
+async def test_a_call_that_could_not_be_ended_is_ended_when_that_is_asked_again():
+    backend = HandBackend()
+    scheduler = Scheduler(backend)
+    run = scheduler.start()
+    future = scheduler.submit(add, 1)
+    engine = await asyncio.to_thread(backend.engine)
+    await asyncio.to_thread(engine.wait_for, lambda: len(engine.submitted) == 1)
+    engine.kill_error = CannotEndError("out of reach for now")
+    assert future.cancel() is True
+    while "out of reach for now" not in str(scheduler.snapshot().log):
+        await asyncio.sleep(0.01)
+    engine.kill_error = None
+    assert future.cancel() is True
+    assert future.cancel() is True
+    await asyncio.wait([future], timeout=TIMEOUT_S)
+    assert future.cancelled()
+    assert engine.killed == [0, 0]
+    scheduler.stop()
+    assert await run == ExitCode.STOPPED
+
+
 async def test_the_scheduler_over_it_emits_on_no_workers_and_ends_when_it_is_lost():
     backend = HandBackend(no_workers_after_s=0.01)
     scheduler = Scheduler(backend)
@@ -491,6 +608,46 @@ def test_a_result_that_cannot_travel_is_explained():
     assert isinstance(answer.error, NotPicklableError)
     assert "a _thread.lock" in str(answer.error)
     assert (answer.pid, answer.worker) == (os.getpid(), None)
+
+
+class Quits:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.exit, ("while it is loaded",)
+
+
+class QuitsAsError(Quits, Exception):
+    pass
+
+
+def raise_what_quits() -> None:
+    raise QuitsAsError
+
+
+@pytest.mark.parametrize(
+    ("fn", "kind", "text"),
+    [
+        (Quits, NotPicklableError, "while it is loaded"),
+        (raise_what_quits, RemoteError, "QuitsAsError"),
+    ],
+)
+def test_a_result_whose_loading_wants_to_exit_is_an_error_as_any_other(
+    backend: HandBackend,
+    driver: Driver,
+    fn: Callable[[], object],
+    kind: type[Exception],
+    text: str,
+):
+    engine = backend.engine()
+    quitting = driver.submit(fn)
+    engine.wait_for(lambda: len(engine.submitted) == 1)
+    engine.run(0)
+    error = driver.error(quitting)
+    assert type(error) is kind
+    assert text in str(error)
+    other = driver.submit(add, 1)
+    engine.wait_for(lambda: len(engine.submitted) == 2)
+    engine.run(1)
+    assert driver.value(other) == 2
 
 
 def test_it_runs_where_the_package_is_not_installed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -99,3 +100,35 @@ class Viewer(Driver):
 def test_views_are_told_when_it_has_started_and_waits_for_workers() -> None:
     with Viewer(EmptyBackend(no_workers_after_s=1_000.0)) as viewer:
         viewer.wait_for(lambda: "workers of HandExecutor" in viewer.seen)
+
+
+class ClosingBackend(HandBackend):
+    """Closed by another thread each time that it has been looked whether it is open."""
+
+    _looked: object = None
+
+    @property
+    def _session(self) -> Any:
+        looked, self._looked = self._looked, None
+        return looked
+
+    @_session.setter
+    def _session(self, session: Any) -> None:
+        self._looked = session
+
+
+def test_views_may_look_while_another_thread_closes_it() -> None:
+    backend = ClosingBackend()
+    with Driver(HandBackend()) as driver:
+        call = driver.submit(add, 1)
+        for look in (
+            lambda: backend.n_workers,
+            backend.slots,
+            backend.workers,
+            backend.describe,
+            backend.restart,
+            lambda: backend.end(call),
+            lambda: backend.start([]),
+        ):
+            backend._session = driver.backend._session  # type: ignore[attr-defined]
+            look()

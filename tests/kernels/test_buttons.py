@@ -155,6 +155,7 @@ def test_resubmit_failed_and_detail_while_idle(notebook: Kernel, subshell: str |
         "function": "shaky",
         "arguments": [{"name": "n", "text": "1"}],
         "result": None,
+        "result_is_part": False,
         "output": None,
         "resubmitted_from": None,
     }

@@ -217,6 +217,21 @@ def write_to(fifo: str) -> None:
         file.write("here")
 
 
+_turns = threading.Barrier(2)  # of two calls in one process
+
+
+def say_in_turns(name: str, n: int) -> None:
+    for i in range(n):
+        _turns.wait(30)
+        print(name, i)
+
+
+def hold(fifo: str, *, comm: Any) -> None:
+    """Have a comm and say nothing, until the test writes."""
+    with open(fifo) as file:
+        file.read()
+
+
 # --- progress
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from amltk_nb import ExitCode, Progress, Scheduler, report
+from amltk_nb import ExitCode, Progress, ResourceLimits, Scheduler, WarningFilter, report
 from amltk_nb.errors import PluginError, WorkerDiedError
 from amltk_nb.scheduling import reporting
 from amltk_nb.scheduling.functions import ship_function
@@ -302,6 +302,22 @@ async def test_a_tqdm_loop_reports_by_itself(scheduler: Scheduler):
         ProgressRecord(n=20, total=20, metrics={"loss": "0.9"}),
     ]
     assert told[0][1] == ProgressRecord(n=0, total=50)
+
+
+@one_of_each
+@pytest.mark.parametrize("comes_first", [True, False])
+async def test_calls_within_limits_report_from_their_own_process(
+    scheduler: Scheduler, comes_first: bool
+):
+    limits = ResourceLimits(wall_time=60)
+    around = WarningFilter("ignore")
+    plugins = [Progress(), around, limits] if comes_first else [limits, around, Progress()]
+    count = scheduler.task(talkers.count_up, plugins=plugins)
+    run = scheduler.start(end_on_empty=True)
+    future = count.submit(300)
+    assert await ended(future) == 300
+    await run
+    assert future.call.progress == ProgressRecord(n=300, total=300)
 
 
 async def test_a_bar_leaves_one_line_in_the_output():

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pynisher
 import pytest
 
@@ -515,3 +516,21 @@ def test_state_shows_the_limits():
         "Ended calls": 0,
     }
     assert double(2) == 4
+
+
+async def test_a_child_that_ends_in_the_moment_it_is_ended_has_said_its_word(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def gone(process: Any, _: int) -> None:
+        raise psutil.NoSuchProcess(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "send_signal", gone)
+    scheduler = Scheduler.with_threads(1)
+    returning = scheduler.task(abs, plugins=ResourceLimits(**ENOUGH))
+    dying = scheduler.task(os._exit, plugins=ResourceLimits(**ENOUGH))
+    run = scheduler.start()
+    assert await asyncio.wait_for(returning.submit(-3), LONG_S) == 3
+    with pytest.raises(WorkerDiedError, match="exit code 5"):
+        await asyncio.wait_for(dying.submit(5), LONG_S)
+    run.stop()
+    await run

@@ -198,7 +198,8 @@ class ManualMachine(RuleBasedStateMachine):
         id = self._pick(n, list(self.model.state))
         expected = id in (*self.model.queue, *self.model.running, *self.model.ending)
         # What has been cancelled and not announced is told the same again.
-        was_cancelled = self.model.state[id] == "cancelled"
+        is_coming = (id, "cancelled", False) in self.model.coming  # given back to a stopped run
+        was_cancelled = is_coming or self.model.state[id] == "cancelled"
         answer = self.scheduler.cancel(self.futures[id])
         assert answer is expected or (was_cancelled and answer is True)
         if id in self.model.queue:

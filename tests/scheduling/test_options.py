@@ -100,3 +100,39 @@ async def test_a_wrong_option_starts_nothing(call: str):
     with pytest.raises(ValueError, match="is not a mode"):
         await getattr(scheduler, call)(on_exception="ignore")
     assert (scheduler.state, scheduler.n_runs, backend.n_opened) == ("idle", 0, 0)
+
+
+# --- options of constructors ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "says"),
+    [
+        ("with_processes", "n_workers", "Is it max_workers=?"),
+        ("with_threads", "max_worker", "Is it max_workers=?"),
+        ("with_sequential", "naem", "Is it name=?"),
+        ("with_loky", "n_jobs", "Is it max_workers=?"),
+        ("with_dask", "n_wokers", "Is it n_workers=?"),
+        ("with_dask", "port", "It takes address_or_client, n_workers, "),
+        ("with_ray", "n_workers", "Is it num_cpus=?"),
+        ("with_ipyparallel", "workers", "Is it n=?"),
+        ("with_airflow", "pasword", "It takes base_url, dag_id, "),
+    ],
+)
+def test_an_option_that_no_constructor_has_is_named_with_the_nearest(
+    verb: str, option: str, says: str
+):
+    with pytest.raises(TypeError) as refused:
+        getattr(Scheduler, verb)(
+            **{"base_url": "http://localhost"} if "air" in verb else {}, **{option: 2}
+        )
+    assert str(refused.value).startswith(f"Scheduler.{verb}() has no option {option}=. {says}")
+
+
+def test_a_class_of_ones_own_may_have_more_options():
+    class Mine(Scheduler):
+        def __init__(self, executor: Any = None, *, colour: str = "", **options: Any) -> None:
+            super().__init__(executor, **options)
+            self.colour = colour
+
+    assert Mine.with_threads(1, colour="red", name="mine").colour == "red"  # type: ignore[attr-defined]

@@ -106,6 +106,13 @@ def test_two_at_a_time_do_not_mix(copies: int, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_comes_with_every_call_is_made_once_in_a_process():
+    first, again = (pickle.loads(pickle.dumps(Portable(run_call))) for _ in range(2))
+    assert first is again
+    assert first is not run_call
+    assert pickle.loads(pickle.dumps(Portable(read_answer))) is not first
+
+
 def test_threads_of_the_only_call_print_for_it():
     def with_threads() -> None:
         thread = threading.Thread(target=print, args=("in a thread",))
@@ -115,6 +122,7 @@ def test_threads_of_the_only_call_print_for_it():
     assert ran(with_threads).output == "in a thread\n"
 
 
+@pytest.mark.may_block  # as an engine's own thread with a loop does
 async def test_a_coroutine_prints_for_its_call_where_the_thread_has_a_loop_already():
     async def later() -> str:
         await asyncio.sleep(0)

@@ -1,18 +1,18 @@
 """Airflow's REST API (version 2, of Airflow 3), as far as calls need it.
 
-What no answer means is decided here, once for all who ask: an `Unreachable` to be tried again,
-until nothing has answered for `lost_after_s`; then a `BackendLostError`.
+What no answer means is decided here, once for all who ask: an `Unreachable`, to be tried again,
+until the same request has had none for `lost_after_s`; then Airflow is lost.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from amltk_nb.errors import (
     BackendError,
@@ -30,7 +30,9 @@ __all__ = ["AirflowApi", "Auth", "Site", "TaskState", "Unreachable", "require_ht
 Auth: TypeAlias = "str | tuple[str, str] | Callable[[], str] | None"
 
 _BUSY = {429, 502, 503, 504}  # of a gateway, or of a server that starts anew
+_FAULT = 500  # of its database too, which may be locked for the moment
 _PAGE = 100  # Airflow's own bound of a page, unless its configuration says less
+_ACTIVE = ("none", "scheduled", "queued", "running", "restarting", "deferred", "up_for_retry")
 
 
 class Unreachable(BackendError):
@@ -77,7 +79,7 @@ class AirflowApi:
         )
         self._token: str | None = None
         self._renewing = threading.Lock()
-        self._silent_since: float | None = None  # since when nothing has answered
+        self._silent_since: dict[tuple[str, str], float] = {}  # which requests have no answer
 
     def close(self) -> None:
         """Give its connections back."""
@@ -136,27 +138,29 @@ class AirflowApi:
         path = f"{self._dag()}/dagRuns/{quote(run_id, safe='')}"
         self._ask("end a run", "PATCH", path, {"state": "failed"}, fine=(404,))
 
-    def task_states(self, run_ids: Collection[str]) -> list[TaskState]:
-        """Say of each run's task how it is; of runs that are not there any more, nothing."""
-        ids, told = list(run_ids), list[TaskState]()
-        for first in range(0, len(ids), _PAGE):
-            told += self._states(ids[first : first + _PAGE])
-        return told
+    def active_tasks(self, prefix: str) -> list[TaskState]:
+        """Tell of the tasks that wait or run, of runs whose names begin so, and maybe of others.
 
-    def _states(self, run_ids: list[str]) -> Iterator[TaskState]:
-        path, n_told = "/api/v2/dags/~/dagRuns/~/taskInstances/list", 0
-        body = {"dag_ids": [self._site.dag_id], "dag_run_ids": run_ids, "order_by": "id"}
+        By GET, though POST could name each run: Airflow notes every POST in its audit log.
+        """
+        asked = {"state": _ACTIVE, "run_id_prefix_pattern": prefix, "order_by": "id"}
+        path, told = f"{self._dag()}/dagRuns/~/taskInstances", list[TaskState]()
         while True:
-            page = self._ask("see runs", "POST", path, {**body, "page_offset": n_told})
-            yield from map(_task_state, page["task_instances"])
-            n_told += len(page["task_instances"])
-            if n_told >= page["total_entries"] or not page["task_instances"]:
-                return
+            query = urlencode({**asked, "limit": _PAGE, "offset": len(told)}, doseq=True)
+            page = self._ask("see runs", "GET", f"{path}?{query}")
+            told += map(_task_state, page["task_instances"])
+            if len(told) >= page["total_entries"] or not page["task_instances"]:
+                return told
+
+    def task(self, run_id: str) -> TaskState | None:
+        """Tell of the task of one run, ended or not; None: it is not there any more."""
+        told = self._ask("see runs", "GET", self._task(run_id), fine=(404,))
+        return _task_state(told) if "state" in told else None
 
     def answer(self, run_id: str) -> Any:
         """Return what a run's task left as XCom; None: nothing."""
-        path = f"{self._dag()}/dagRuns/{quote(run_id, safe='')}/taskInstances/{TASK_ID}"
-        told = self._ask("read results", "GET", f"{path}/xcomEntries/return_value", fine=(404,))
+        path = f"{self._task(run_id)}/xcomEntries/return_value"
+        told = self._ask("read results", "GET", path, fine=(404,))
         return told.get("value")
 
     def log_url(self, run_id: str) -> str:
@@ -166,6 +170,9 @@ class AirflowApi:
 
     def _dag(self) -> str:
         return f"/api/v2/dags/{quote(self._site.dag_id, safe='')}"
+
+    def _task(self, run_id: str) -> str:
+        return f"{self._dag()}/dagRuns/{quote(run_id, safe='')}/taskInstances/{TASK_ID}"
 
     # ---------------------------------------------------------------- asking
 
@@ -177,7 +184,7 @@ class AirflowApi:
             self._renew(None)
         token = self._token
         answer = self._send(method, path, body, token)
-        if answer.status_code == 401:
+        if _is_stranger(answer):
             self._renew(token)
             answer = self._send(method, path, body, self._token)
         if answer.is_success or answer.status_code in fine:
@@ -192,30 +199,35 @@ class AirflowApi:
         try:
             answer = self._http.request(method, path, json=body, headers=headers)
         except self._transport_error as error:
-            self._note_silence(f"{type(error).__name__}: {error}", error)
+            silent_s = self._silent_s(method, path)
+            raise self._silence(silent_s, f"{type(error).__name__}: {error}") from error
         if answer.status_code in _BUSY:
-            self._note_silence(f"it gives {answer.status_code}", None)
-        self._silent_since = None
+            raise self._silence(self._silent_s(method, path), f"it gives {answer.status_code}")
+        if answer.status_code == _FAULT and self._silent_s(method, path) < self._site.lost_after_s:
+            raise Unreachable(f"Airflow could not do it: {_detail(answer)}.")
+        self._silent_since.pop((method, path), None)
         return answer
 
-    def _note_silence(self, why: str, cause: BaseException | None) -> None:
-        """Raise what it means that there was no answer, by how long there has been none."""
+    def _silent_s(self, method: str, path: str) -> float:
+        """Say for how long this request has had no answer, this time included."""
         now = time.monotonic()
-        self._silent_since = since = self._silent_since or now
-        if now - since < self._site.lost_after_s:
-            raise Unreachable(
+        return now - self._silent_since.setdefault((method, path), now)
+
+    def _silence(self, silent_s: float, why: str) -> BackendError:
+        if silent_s < self._site.lost_after_s:
+            return Unreachable(
                 f"Airflow does not answer at {self._site.base_url}: {why}. Is the address right, "
                 "and does its API server run?"
-            ) from cause
-        raise BackendLostError(
-            f"Airflow has not answered at {self._site.base_url} for {now - since:.0f} s: {why}. "
+            )
+        return BackendLostError(
+            f"Airflow has not answered at {self._site.base_url} for {silent_s:.0f} s: {why}. "
             "Calls under way are lost to this notebook, though Airflow may go on running them."
-        ) from cause
+        )
 
     def _refused(self, what: str, answer: httpx.Response) -> BackendError:
         status, site = answer.status_code, self._site
         detail = _detail(answer)
-        if status == 401:
+        if _is_stranger(answer):
             return BackendError(f"Airflow does not accept the token ({detail}). Check auth=.")
         if status == 403:
             return BackendError(
@@ -280,6 +292,13 @@ def _json(answer: httpx.Response) -> Any:
             f"({answer.headers.get('content-type', 'no content type')}); a proxy or a login page "
             "may be in between."
         ) from error
+
+
+def _is_stranger(answer: httpx.Response) -> bool:
+    """Whether the token is at fault, and not what its user may do: of old ones and wrong ones."""
+    return answer.status_code == 401 or (
+        answer.status_code == 403 and "token" in _detail(answer).lower()
+    )
 
 
 def _detail(answer: httpx.Response) -> str:

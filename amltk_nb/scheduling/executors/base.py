@@ -186,6 +186,10 @@ def adopt(
     if isinstance(executor, Backend):
         executor.captures_output = executor.captures_output and capture_output
         return executor
+    if type(executor).__name__ == "Client" and type(executor).__module__.startswith("distributed"):
+        raise TypeError(
+            "Scheduler(client): a Dask client is no executor; use Scheduler.with_dask(client)."
+        )
     if executor is None or executor is Ellipsis:
         return open_backend("processes", capture_output=capture_output)
     if getattr(executor, "is_sequential", False):

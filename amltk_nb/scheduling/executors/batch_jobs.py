@@ -9,6 +9,7 @@ queue of the batch system, which is asked only while some job has no worker, and
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 from amltk_nb.errors import BackendLostError, BackendStartError
 from amltk_nb.scheduling.executors.batch_order import BatchOrder
-from amltk_nb.scheduling.executors.batch_systems import Answer
+from amltk_nb.scheduling.executors.batch_systems import Answer, Listed
 
 __all__ = ["BatchJobs", "Told"]
 
@@ -53,6 +54,11 @@ class _Job:
     had_worker: bool = False
     is_there: bool = False  # whether it has a worker now
     waits: bool = True  # in the queue, as far as is known
+    line: str = ""  # what the queue said of it last
+
+    def told(self) -> str:
+        known = f"{self.job_id} {'waits' if self.waits else 'runs'}"
+        return f"{known} (`{self.line}`)" if self.line else known
 
 
 @dataclass(slots=True)
@@ -134,6 +140,13 @@ class BatchJobs:
 
     def _refusal(self, answer: Answer) -> str:
         system = self.order.system.title
+        command = shlex.split(self.order.submit_command_used)[0]
+        if shutil.which(command) is None:
+            return (
+                f"The command {command!r} is not on this machine, so no job can be submitted to "
+                f"{system}. Run this where jobs are submitted, a login node as a rule, or name "
+                f"the command: {self.order.verb}(submit_command=...)."
+            )
         return (
             f"{system} refused the job: {answer.text}. See what would be submitted with "
             f"scheduler.job_script(), and change it by the options of {self.order.verb}(): "
@@ -192,18 +205,18 @@ class BatchJobs:
         if not absent or not self._asking.is_due(now):
             return refused
         self._asking.slow_down(now)
-        queue = self.order.system.queue()
-        if queue is None:
-            late = [job for job in absent if job.had_worker and now - job.since >= _GRACE_S]
+        if (queue := self.order.system.queue()) is None:
+            late = (job for job in absent if job.had_worker and now - job.since >= _GRACE_S)
             return [*refused, *(job for job in late if job not in refused)]
         return [*refused, *(job for job in absent if self._is_over(job, queue, now))]
 
-    def _is_over(self, job: _Job, queue: Mapping[str, bool], now: float) -> bool:
+    def _is_over(self, job: _Job, queue: Mapping[str, Listed], now: float) -> bool:
         if job.job_id is None:
             return False
-        job.waits = queue.get(_number(job.job_id), False)
+        listed = queue.get(_number(job.job_id))
+        job.waits, job.line = (listed.waits, listed.line) if listed else (False, "")
         is_new = not job.had_worker and now - job.since < _SETTLE_S
-        return _number(job.job_id) not in queue and not is_new
+        return listed is None and not is_new
 
     def _bury(self, job: _Job) -> str:
         """Have the cluster forget a job, so that it makes room for another; returns why."""
@@ -253,20 +266,18 @@ class BatchJobs:
 
     def address(self) -> str | None:
         """Where the workers find Dask's scheduler; None: not started yet."""
-        scheduler = self.cluster.scheduler if self.cluster is not None else None
+        scheduler = getattr(self.cluster, "scheduler", None)
         return None if scheduler is None else str(scheduler.contact_address or scheduler.address)
 
     def why_nobody_came(self, after_s: float) -> str:
         """Say what is known of the jobs when the time for the first worker is over."""
         system = self.order.system.title
-        jobs = [job for job in self._jobs.values() if job.job_id]
-        known = ", ".join(f"{j.job_id} {'waits' if j.waits else 'runs'}" for j in jobs[:5])
+        known = ", ".join([job.told() for job in self._jobs.values() if job.job_id][:5])
         answered = f"{system} has the jobs: {known}" if known else self._last_failure
         return (
             f"No worker came within start_timeout={after_s:g} s. {answered or 'No job is there'}. "
-            "If they wait, the queue is long or asks for less than it was asked for; if they run, "
-            "their workers do not find this machine (interface=). Without start_timeout= the run "
-            "waits as long as the queue takes."
+            "If they wait, the queue is long, or they ask for too much; if they run, their workers "
+            "do not find this machine (interface=). Without start_timeout= the run waits."
         )
 
     def n_waiting(self) -> int:

@@ -22,6 +22,9 @@ _OF_THE_CLUSTER = {"security", "shared_temp_directory", "silence_logs", "schedul
 _OURS = {"asynchronous", "loop", "job_cls", "scheduler_cls", "name"}
 _OF_THE_SCHEDULER = ("dashboard_address", "host")  # of Dask's, where upstream wants them nested
 _NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+# Upstream forgets where OAR's jobs are to write what they say; OAR would do so where the
+# notebook runs.
+_OAR_LOGS = ("-O {folder}/dask-worker.%jobid%.out", "-E {folder}/dask-worker.%jobid%.err")
 _NOWHERE = "tcp://scheduler-address:port"  # stands in the script until there is a scheduler
 
 
@@ -62,6 +65,7 @@ class BatchOrder:
         _check_command("cancel_command", cancel_command, self.verb)
         self.submit_command = submit_command
         self.cancel_command = cancel_command
+        _check_sizes(options, self.verb)
         self.cluster_class = _cluster_class(self.system.cluster, self.verb)
         self.options = self._completed(options)
         job = self._sample()
@@ -69,11 +73,16 @@ class BatchOrder:
         if n_threads > 1:
             self.options["job_script_prologue"] = [_threads(n_threads), *job._job_script_prologue]
             job = self._sample()
+        if self.system.key == "oar" and job.log_directory:
+            logs = [line.format(folder=job.log_directory) for line in _OAR_LOGS]
+            self.options["job_extra_directives"] = [*logs, *job.job_extra_directives]
+            job = self._sample()
         self._script = str(job.job_script())
         self.n_workers_per_job = int(job.worker_processes)
         self.n_jobs = math.ceil(self.n_workers / self.n_workers_per_job)
         self.log_directory: str | None = job.log_directory
         self.cancel_command_used = cancel_command or str(job.cancel_command)
+        self.submit_command_used = submit_command or str(job.submit_command)
 
     def job_script(self, address: str | None = None) -> str:
         """Return the text that is submitted for each job.
@@ -169,6 +178,17 @@ def _check_command(name: str, command: str | None, verb: str) -> None:
         raise ValueError(f"{verb}({name}={command!r}) is no command line: {error}.") from None
     if not words:
         raise ValueError(f"{verb}({name}={command!r}) is empty; leave it out for the default.")
+
+
+def _check_sizes(options: Mapping[str, Any], verb: str) -> None:
+    for name in ("cores", "processes"):
+        n = options.get(name)
+        if n is not None and (type(n) is not int or n < 1):
+            raise ValueError(f"{verb}({name}={n!r}): use a whole number of 1 or more.")
+    for name in ("memory", "disk"):
+        size = options.get(name)
+        if size not in (None, ...) and not isinstance(size, str):
+            raise ValueError(f"{verb}({name}={size!r}): write the size with its unit: '6 GB'.")
 
 
 def _cluster_class(name: str, verb: str) -> Any:

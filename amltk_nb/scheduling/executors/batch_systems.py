@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["SYSTEMS", "Answer", "BatchSystem", "job_class"]
+__all__ = ["SYSTEMS", "Answer", "BatchSystem", "Listed", "job_class"]
 
 _COMMAND_S = 120  # sbatch itself gives up on a controller that is away after about as long
 _QUEUE_S = 20  # for listing the queue
@@ -27,6 +27,14 @@ class Answer:
 
     job_id: str | None  # None: it was refused
     text: str  # of a refusal: the command, and what it printed
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One job in the queue of a batch system."""
+
+    waits: bool  # to begin
+    line: str  # as the batch system wrote it, which may say why
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +50,8 @@ class BatchSystem:
     waiting: frozenset[str] = frozenset()  # states of a job that has not begun
     over: frozenset[str] = frozenset()  # states of a job that will not run any more
 
-    def queue(self) -> dict[str, bool] | None:
-        """List the jobs that are not over.
-
-        Returns:
-            Whether it still waits to begin, by job number; None: the system does not say.
-        """
+    def queue(self) -> dict[str, Listed] | None:
+        """List the jobs that are not over, by number; None: the system does not say."""
         if not self.queue_command:
             return None
         command = [part.format(user=_user()) for part in self.queue_command]
@@ -57,7 +61,7 @@ class BatchSystem:
             return None
         return self.read_queue(done.stdout) if done.returncode == 0 else None
 
-    def read_queue(self, listing: str) -> dict[str, bool]:
+    def read_queue(self, listing: str) -> dict[str, Listed]:
         """Read what the queue command printed; lines that are no job's are passed over."""
         jobs = {}
         for line in listing.splitlines():
@@ -66,7 +70,7 @@ class BatchSystem:
                 number = re.match(r"\d+", fields[self.id_column])
                 state = fields[self.state_column]
                 if number and state not in self.over:
-                    jobs[number.group()] = state in self.waiting
+                    jobs[number.group()] = Listed(state in self.waiting, " ".join(fields))
         return jobs
 
 
@@ -85,7 +89,7 @@ SYSTEMS: Mapping[str, BatchSystem] = {
             "slurm",
             "Slurm",
             "SLURMCluster",
-            ("squeue", "--noheader", "--user={user}", "--format=%A %t"),
+            ("squeue", "--noheader", "--user={user}", "--format=%A %t %r"),
             waiting=frozenset({"PD", "CF"}),
             over=frozenset({"CG", "CA", "CD", "F", "TO", "NF", "OOM", "DL"}),
         ),
@@ -142,8 +146,9 @@ class _RefusedError(RuntimeError):
 
 def _ran(command: Sequence[str], shell: bool) -> str:
     """Run a command of the batch system; what it printed, or the reason why it failed."""
-    # The script is a file of upstream's that is gone when anybody reads of it.
-    said = re.sub(r"\S+\.sh$", "SCRIPT", command[0] if shell else shlex.join(command))
+    # The script is a file of upstream's that is gone when anybody reads of it; OAR gets its text.
+    words = [word if "\n" not in word else "SCRIPT" for word in command]
+    said = re.sub(r"\S+\.sh$", "SCRIPT", words[0] if shell else shlex.join(words))
     try:
         done = subprocess.run(
             command[0] if shell else command,

@@ -20,8 +20,12 @@ def available_cpus() -> int:
     return max(1, math.ceil(min(_affine_cpus(), _CGROUP_CPUS)))
 
 
-def checked_workers(max_workers: int | None) -> int | None:
+def checked_workers(max_workers: int | None, name: str = "max_workers") -> int | None:
     """Return a number of workers as it is, if it makes sense; None means "as many as CPUs".
+
+    Args:
+        max_workers: the number.
+        name: what the user knows it by.
 
     Raises:
         TypeError: not a whole number.
@@ -31,12 +35,12 @@ def checked_workers(max_workers: int | None) -> int | None:
         return None
     if not isinstance(max_workers, int) or isinstance(max_workers, bool):
         raise TypeError(
-            f"max_workers={max_workers!r} is a {type(max_workers).__name__}; pass a whole number "
+            f"{name}={max_workers!r} is a {type(max_workers).__name__}; pass a whole number "
             "such as 2, or None for as many workers as this process may use CPUs."
         )
     if max_workers < 1:
         raise ValueError(
-            f"max_workers={max_workers} leaves nobody to run the calls; pass at least 1, or None "
+            f"{name}={max_workers} leaves nobody to run the calls; pass at least 1, or None "
             "for as many workers as this process may use CPUs."
         )
     return max_workers

@@ -7,11 +7,8 @@ from typing import Any
 
 from amltk_nb.errors import BackendStartError
 from amltk_nb.scheduling.executors.cpus import available_cpus, checked_workers
-from amltk_nb.scheduling.executors.dask_connection import (
-    DaskConnection,
-    connected_client,
-    distributed,
-)
+from amltk_nb.scheduling.executors.dask_client import connected_client, distributed
+from amltk_nb.scheduling.executors.dask_connection import DaskConnection
 from amltk_nb.scheduling.executors.dask_local import LocalDask
 from amltk_nb.scheduling.executors.reach import own_address_towards
 from amltk_nb.scheduling.executors.remote import (
@@ -20,6 +17,8 @@ from amltk_nb.scheduling.executors.remote import (
     News,
     RemoteBackend,
     RemoteWorker,
+    checked_ahead,
+    checked_seconds,
 )
 
 __all__ = ["DaskBackend"]
@@ -31,10 +30,6 @@ _NOT_OURS = (
 _SHARED = (
     "with threads_per_worker above 1 other calls share the process of each worker; "
     "1 lets single calls be ended"
-)
-_AHEAD = (
-    "with n_ahead above 0 other calls wait at each worker and would be lost with it; "
-    "0 lets single calls be ended"
 )
 
 
@@ -50,7 +45,7 @@ class DaskBackend(RemoteBackend):
         *,
         threads_per_worker: int = 1,
         memory_limit: Any = 0,
-        n_ahead: int = 0,
+        n_ahead: int | None = None,
         connect_timeout: float = 10.0,
         no_workers_after: float = 10.0,
     ) -> None:
@@ -62,7 +57,8 @@ class DaskBackend(RemoteBackend):
             n_workers: of our own cluster; None: as many as this process may use CPUs.
             threads_per_worker: of our own cluster.
             memory_limit: of each worker of our own cluster, as Dask takes it; 0: none.
-            n_ahead: how many calls to hand over for each worker besides those that run.
+            n_ahead: how many calls to hand over for each worker besides those that run; None: as
+                many short ones as are worth it.
             connect_timeout: seconds after which nobody is expected at an address any more.
             no_workers_after: seconds without workers after which `on_no_workers` is emitted.
 
@@ -72,17 +68,17 @@ class DaskBackend(RemoteBackend):
         """
         distributed()
         self._theirs = _checked(address_or_client, n_workers)
-        self._n_wanted = checked_workers(n_workers) or available_cpus()
-        self._n_threads = checked_workers(threads_per_worker) or 1
-        self._memory_limit = memory_limit
-        self._connect_timeout_s = connect_timeout
+        self._n_wanted = checked_workers(n_workers, "n_workers") or available_cpus()
+        self._n_threads = checked_workers(threads_per_worker, "threads_per_worker") or 1
+        self._memory_limit = _checked_memory(memory_limit)
+        self._connect_timeout_s = checked_seconds(
+            connect_timeout, "connect_timeout", "to knock at an address"
+        )
         if self._theirs is not None:
             self.cannot_end = _NOT_OURS
         elif self._n_threads > 1:
             self.cannot_end = _SHARED
-        elif n_ahead:
-            self.cannot_end = _AHEAD
-        self.n_ahead = _checked_ahead(n_ahead)
+        self.n_ahead = checked_ahead(n_ahead)
         super().__init__(options=self._told(), no_workers_after_s=no_workers_after)
 
     def _told(self) -> dict[str, Any]:
@@ -104,6 +100,8 @@ class DaskBackend(RemoteBackend):
         """Start a cluster or connect to one."""
         if self._theirs is None:
             return _LocalConnection(self._n_wanted, self._n_threads, self._memory_limit, news)
+        if isinstance(self._theirs, str):
+            _check_written(self._theirs)
         if not _is_client(self._theirs):
             client = connected_client(
                 self._theirs, timeout_s=self._connect_timeout_s, closing=news.closing
@@ -129,7 +127,8 @@ class _LocalConnection(DaskConnection):
         except BaseException:
             self._local.close(at_once=True)
             raise
-        super().__init__(client, news, pid_of=self._pid_of_address)
+        scheduler = self._local.cluster.scheduler
+        super().__init__(client, news, pid_of=self._pid_of_address, scheduler=scheduler)
         self._local.on_worker_change(news.changed)
 
     def _pid_of_address(self, address: str) -> int | None:
@@ -169,12 +168,6 @@ def _is_client(thing: Any) -> bool:
     return isinstance(thing, distributed().Client)
 
 
-def _checked_ahead(n_ahead: int) -> int:
-    if isinstance(n_ahead, bool) or not isinstance(n_ahead, int) or n_ahead < 0:
-        raise ValueError(f"n_ahead={n_ahead!r} must be a whole number of calls, 0 or more.")
-    return n_ahead
-
-
 def _checked(theirs: Any, n_workers: int | None) -> Any:
     if theirs is None:
         return None
@@ -196,3 +189,40 @@ def _checked(theirs: Any, n_workers: int | None) -> Any:
         f"with_dask({theirs!r}): pass an address such as 'tcp://127.0.0.1:8786', a "
         "distributed.Client, a cluster object, or nothing for a cluster of its own."
     )
+
+
+def _checked_memory(limit: Any) -> Any:
+    """Check what Dask itself would look at in each worker only."""
+    from dask.utils import parse_bytes
+
+    try:
+        if isinstance(limit, str) and limit != "auto":
+            parse_bytes(limit)
+    except ValueError as error:
+        raise ValueError(
+            f"with_dask(memory_limit={limit!r}): {error}. Write it as '6 GB', a number of bytes, "
+            "or 0 for no limit."
+        ) from None
+    return limit
+
+
+def _check_written(address: str) -> None:
+    """Refuse what is no address before a client is made: one that fails holds up the end by 20 s.
+
+    Raises:
+        BackendStartError: nobody can be there.
+    """
+    from distributed.comm.registry import get_backend
+
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    is_written = bool(host) and port.isdigit() if scheme in ("", "tcp", "tls") else True
+    try:
+        get_backend(scheme or "tcp")
+    except ValueError:
+        is_written = False
+    if not is_written:
+        raise BackendStartError(
+            f"{address!r} is no address of a Dask scheduler: an address is written like "
+            "tcp://127.0.0.1:8786, as `dask scheduler` prints it. (http:// leads to its pages.)"
+        )

@@ -10,11 +10,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from amltk_nb.errors import BackendStartError
-from amltk_nb.scheduling.executors.dask_connection import distributed
+from amltk_nb.errors import BackendLostError
+from amltk_nb.scheduling.executors.dask_client import distributed
 
 __all__ = ["LocalDask"]
 
@@ -43,13 +44,17 @@ class LocalDask:
         self._n_started = 0
         self._n_quick_deaths = 0
         try:
-            # Without a failure allowed, a worker that dies is an error and no silent second run.
             self.cluster = distributed().LocalCluster(
                 n_workers=0,
                 threads_per_worker=n_threads,
-                dashboard_address=None,
                 silence_logs=logging.CRITICAL,
-                scheduler_kwargs={"allowed_failures": 0},
+                scheduler_kwargs={
+                    # A worker that dies is an error and no silent second run.
+                    "allowed_failures": 0,
+                    # A server of pages is started even so, by default on a port that may be taken.
+                    "dashboard": False,
+                    "dashboard_address": "127.0.0.1:0",
+                },
             )
         except BaseException:
             self._folder.cleanup()
@@ -60,7 +65,7 @@ class LocalDask:
         """Start workers where some have died.
 
         Raises:
-            BackendStartError: they die again and again before they are of any use.
+            BackendLostError: they die again and again before they are of any use.
         """
         for name, worker in list(self._processes.items()):
             if worker.process.poll() is not None:
@@ -99,7 +104,7 @@ class LocalDask:
         if time.monotonic() - worker.started_at < _QUICK_DEATH_S:
             self._n_quick_deaths += 1
         if self._n_quick_deaths > _MAX_QUICK_DEATHS:
-            raise BackendStartError(
+            raise BackendLostError(
                 f"The workers of the local Dask cluster end as soon as they start (exit code "
                 f"{worker.process.returncode}). The last one said: {worker.last_words()}"
             )
@@ -182,7 +187,8 @@ class _Worker:
             children = []
         self.process.kill()
         for child in children:
-            child.kill()
+            with suppress(psutil.Error):  # it may have ended by itself just now
+                child.kill()
 
     def wait(self, timeout_s: float) -> None:
         try:

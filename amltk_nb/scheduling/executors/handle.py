@@ -178,8 +178,9 @@ class Worker:
     def record(self) -> WorkerRecord:
         """Say what it does now."""
         state = "starting" if not self.is_ready else "busy" if self.is_busy else "idle"
-        running = self.running()
-        call = None if running is None else running.id
+        # The one it is about to begin counts: nobody is told when it does, so nobody looks again.
+        at = self.progress()[1]
+        call = self.order[at].id if self.is_ready and at < len(self.order) else None
         return WorkerRecord(name=self.name, state=state, pid=self.pid, call=call)
 
     def close_child_end(self) -> None:

@@ -79,7 +79,9 @@ class IPyParallelBackend(RemoteBackend):
             )
         self._profile = client_or_profile if isinstance(client_or_profile, str) else None
         self._client = _checked_client(client_or_profile) if self._profile is None else None
-        self._n = None if client_or_profile is not None else checked_workers(n) or available_cpus()
+        self._n = (
+            None if client_or_profile is not None else checked_workers(n, "n") or available_cpus()
+        )
         self._connect_timeout_s = connect_timeout
         self._ledger = _Ledger()
         if self._n is None:
@@ -200,9 +202,6 @@ class _Engines(Connection):
                 "killed, or the network is gone. Calls under way are lost; start it and the "
                 "scheduler again."
             )
-
-    def drop(self, handle: Handle) -> None:
-        self.client.abort([handle], block=False)
 
     def disconnect(self, running: Collection[Handle]) -> None:
         self._leave()

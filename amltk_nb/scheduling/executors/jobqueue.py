@@ -10,12 +10,14 @@ import math
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from amltk_nb.errors import BackendLostError, BackendStartError
 from amltk_nb.scheduling.executors.batch_jobs import BatchJobs
 from amltk_nb.scheduling.executors.batch_order import BatchOrder
-from amltk_nb.scheduling.executors.dask_connection import DaskConnection, connected_client
+from amltk_nb.scheduling.executors.dask_client import connected_client
+from amltk_nb.scheduling.executors.dask_connection import DaskConnection
 from amltk_nb.scheduling.executors.reach import address_of_interface, own_address
 from amltk_nb.scheduling.executors.remote import (
     Connection,
@@ -23,6 +25,7 @@ from amltk_nb.scheduling.executors.remote import (
     News,
     RemoteBackend,
     RemoteWorker,
+    checked_ahead,
 )
 from amltk_nb.scheduling.remote_call import Portable
 
@@ -43,6 +46,7 @@ class JobQueueBackend(RemoteBackend):
         submit_command: str | None = None,
         cancel_command: str | None = None,
         start_timeout: float | None = None,
+        n_ahead: int | None = None,
         no_workers_after: float = 10.0,
         **options: Any,
     ) -> None:
@@ -56,6 +60,7 @@ class JobQueueBackend(RemoteBackend):
             options=options,
         )
         self.start_timeout_s = _checked_timeout(start_timeout, self.order.verb)
+        self.n_ahead = checked_ahead(n_ahead)
         super().__init__(
             options=_shown(n_workers, adaptive, options), no_workers_after_s=no_workers_after
         )
@@ -98,10 +103,13 @@ class _JobQueueConnection(DaskConnection):
     """The workers of the jobs; Dask's scheduler is in this process, and so can be looked at."""
 
     def __init__(self, jobs: BatchJobs, news: News, *, start_timeout_s: float | None) -> None:
-        client = connected_client(jobs.cluster, timeout_s=10)
-        super().__init__(client, news)
+        try:
+            client = connected_client(jobs.cluster, timeout_s=10)
+        except BaseException:
+            jobs.close()  # else nobody takes them back
+            raise
+        super().__init__(client, news, scheduler=jobs.cluster.scheduler)
         self._jobs = jobs
-        self._scheduler = jobs.cluster.scheduler
         self._end_worker = Portable(_end_worker)
         self._start_timeout_s = start_timeout_s
         self._began_at = time.monotonic()
@@ -152,7 +160,8 @@ class _JobQueueConnection(DaskConnection):
         """End what runs, then take the jobs back: the batch system itself may let them linger."""
         try:
             for handle in running:
-                self.kill(handle)
+                with suppress(Exception):  # its job is taken back all the same
+                    self.kill(handle)
             super().disconnect(running)
         finally:
             self._jobs.close()
@@ -185,7 +194,8 @@ def _leave_at_once() -> Any:
 
             if worker.active_threads:
                 for child in psutil.Process().children(recursive=True):
-                    child.kill()
+                    with suppress(psutil.Error):  # it may have ended by itself just now
+                        child.kill()
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return LeaveAtOnce()
@@ -195,12 +205,13 @@ def _end_worker(dask_worker: Any) -> None:
     """End the worker of this nanny and all it started; the nanny then starts another one."""
     import psutil
 
-    try:
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
         worker = psutil.Process(dask_worker.pid)
-        for process in [*worker.children(recursive=True), worker]:
+        family = [*worker.children(recursive=True), worker]
+    for process in family:
+        with suppress(psutil.Error):  # it may have ended by itself just now
             process.kill()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _shown(n_workers: int, adaptive: bool, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,12 +20,15 @@ from amltk_nb.errors import BackendStartError, MissingExtraError, WorkerDiedErro
 from amltk_nb.scheduling.executors.cpus import available_cpus, checked_workers
 from amltk_nb.scheduling.executors.remote import (
     Connection,
+    Death,
     Done,
     Handle,
+    NeverRanError,
     News,
     RemoteBackend,
     RemoteWorker,
 )
+from amltk_nb.scheduling.executors.tickets import DROPPED, Tickets, take
 from amltk_nb.scheduling.remote_call import Portable, run_call
 
 __all__ = ["LokyBackend"]
@@ -35,7 +38,7 @@ class LokyBackend(RemoteBackend):
     """Runs calls in a `loky.ProcessPoolExecutor` that it opens for each run."""
 
     name = "LokyExecutor"
-    reports_start = True  # at most as many calls are handed over as there are workers
+    n_ahead = None
     cannot_end = (
         "loky offers no way to end one running call, only all of them (stop now); "
         "use Scheduler.with_processes() for that"
@@ -93,14 +96,46 @@ class _LokyConnection(Connection):
         self._run = Portable(_run_in_worker)
         self._lock = threading.Lock()  # of the swap for a new executor
         self._executor = self._new()
+        self._tickets = Tickets()
+        self._ticket_of: dict[Any, str] = {}  # of calls under way
+        self._useful: set[int] = set()  # executors that have given an answer
 
     def _new(self) -> Any:
         return _loky().ProcessPoolExecutor(self._n_workers, **self._options)
 
     def submit(self, packed: bytes, done: Done) -> Handle:
-        future: Future[bytes] = self._working().submit(self._run, packed)
-        future.add_done_callback(lambda ended: done(_answer(ended)))
+        executor, ticket = self._working(), self._tickets.new()
+        future: Future[bytes] = executor.submit(self._run, packed, ticket)
+        self._ticket_of[future] = ticket
+
+        def ended(_: Future[bytes]) -> None:
+            del self._ticket_of[future]
+            done(self._answer(future, ticket, id(executor)))
+            self._tickets.gone(ticket)
+
+        future.add_done_callback(ended)
         return future
+
+    def _answer(
+        self, future: Future[bytes], ticket: str, executor: int
+    ) -> bytes | BaseException | Death:
+        answer = _answer(future)
+        if isinstance(answer, bytes):
+            self._useful.add(executor)
+            return NeverRanError() if answer == DROPPED else answer
+        # One whose workers never get as far as a call would have it again and again.
+        if isinstance(answer, WorkerDiedError) and executor in self._useful and take(ticket):
+            return NeverRanError()
+        return answer
+
+    def drop(self, handles: Collection[Handle]) -> Collection[Handle]:
+        """Take their tickets; loky itself may have given them to a worker that has another one."""
+        dropped = []
+        for handle in handles:
+            ticket = self._ticket_of.get(handle)
+            if ticket is not None and take(ticket):
+                dropped.append(handle)
+        return dropped
 
     def _working(self) -> Any:
         with self._lock:
@@ -118,6 +153,7 @@ class _LokyConnection(Connection):
 
     def disconnect(self, running: Collection[Handle]) -> None:
         self._executor.shutdown(wait=True, kill_workers=bool(running))
+        self._tickets.close()
 
 
 def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
@@ -130,7 +166,9 @@ def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any
         initializer(*initargs)
 
 
-def _run_in_worker(packed: bytes) -> bytes:
+def _run_in_worker(packed: bytes, ticket: str) -> bytes:
+    if not take(ticket):
+        return DROPPED
     return run_call(packed, f"pid-{os.getpid()}")
 
 

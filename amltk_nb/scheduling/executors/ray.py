@@ -49,6 +49,7 @@ class RayBackend(RemoteBackend):
     """Runs calls on the Ray of this process, on another one, or on one of its own."""
 
     name = "RayExecutor"
+    n_ahead = None  # they wait in this process, and go to whoever is free first
 
     def __init__(
         self,
@@ -79,6 +80,12 @@ class RayBackend(RemoteBackend):
             MissingExtraError: Ray is not installed.
         """
         _require_ray()
+        if address is not None and not isinstance(address, str):
+            raise TypeError(
+                f"with_ray({address!r}): the first argument is the address of a running Ray, such "
+                "as '10.0.0.1:6379' or 'auto'. How many calls one of its own runs at a time is "
+                "num_cpus=2."
+            )
         address = address or os.environ.get("RAY_ADDRESS") or None
         if address is not None and num_cpus is not None:
             raise ValueError(
@@ -86,7 +93,10 @@ class RayBackend(RemoteBackend):
                 "there; num_cpus= is for a new one. Leave one of the two out."
             )
         self._settings = Settings(
-            address, checked_workers(num_cpus), start_timeout, dict(init_options or {})
+            address,
+            checked_workers(num_cpus, "num_cpus"),
+            start_timeout,
+            dict(init_options or {}),
         )
         self._call_options = _checked_options(call_options, cpus_per_call)
         shown = {"address": address, "num_cpus": num_cpus}
@@ -201,11 +211,16 @@ def _portable_task(packed_run: bytes) -> Callable[[bytes], bytes]:
     return amltk_nb_call
 
 
+_names: list[str] = []  # of the worker's node
+
+
 def _run_in_worker(packed: bytes) -> bytes:
     import ray
 
-    node_id = ray.get_runtime_context().get_node_id()
-    return run_call(packed, _node_name(socket.gethostname(), node_id))
+    if not _names:  # a tenth of a millisecond, for each call
+        node_id = ray.get_runtime_context().get_node_id()
+        _names.append(_node_name(socket.gethostname(), node_id))
+    return run_call(packed, _names[0])
 
 
 def _node_name(host: str, node_id: str) -> str:

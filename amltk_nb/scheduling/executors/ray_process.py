@@ -279,7 +279,8 @@ def is_of_this_process(settings: Settings) -> bool:
     if settings.address is not None:
         return settings.address == "local"
     ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
+    is_initialized = getattr(ray, "is_initialized", None)  # None: not, or half, imported
+    if ray is None or is_initialized is None or not is_initialized():
         return True
     node = getattr(ray._private.worker, "_global_node", None)  # None: a client of one elsewhere
     return node is not None and bool(node.is_head())

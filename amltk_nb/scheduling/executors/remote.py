@@ -9,7 +9,7 @@ A member of the family writes two classes::
         def submit(self, packed, done): ...   returns a handle
         def workers(self): ...                who is there now
         def disconnect(self, running): ...    give everything back
-        def drop(self, handle): ...           forget a call that has not begun
+        def drop(self, handles): ...          forget calls that have not begun
         def kill(self, handle): ...           end one running call (else `cannot_end` says why not)
 
 What members can rely on: every hook runs on threads of ours, never on the loop, so it may block,
@@ -19,14 +19,16 @@ set, every hook is bounded in time, and what is wrong with the engine is raised 
 `BackendError` that says what to do.
 
 What they need not care about: `done` may be called by any thread, early, late, twice or never
-after `kill` and `disconnect`; each call still ends exactly once. At most as many calls are handed
-over as there are workers now; all others wait in the scheduler's queue, where they can be
-cancelled. What travels is one `bytes` each way; `run_call` (as `Portable`) runs it over there.
+after `kill` and `disconnect`; each call still ends exactly once. As many calls are handed over as
+there are workers now, and short ones ahead of their turn where a member says so (`n_ahead`); all
+others wait in the scheduler's queue, where they can be cancelled. What travels is one `bytes` each
+way; `run_call` (as `Portable`) runs it over there.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,14 +36,26 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.executors.base import Backend, Listener
+from amltk_nb.scheduling.executors.flights import Answered, Death, NeverRanError
 from amltk_nb.scheduling.executors.session import Session
 from amltk_nb.scheduling.remote_call import pack_call
 from amltk_nb.scheduling.snapshot import BackendRecord, WorkerRecord
 
-__all__ = ["Connection", "Done", "Handle", "News", "RemoteBackend", "RemoteWorker"]
+__all__ = [
+    "Connection",
+    "Death",
+    "Done",
+    "Handle",
+    "NeverRanError",
+    "News",
+    "RemoteBackend",
+    "RemoteWorker",
+    "checked_ahead",
+    "checked_seconds",
+]
 
 Handle: TypeAlias = Hashable  # the engine's name for a call: a key, a reference
-Done: TypeAlias = Callable[[bytes | BaseException], None]
+Done: TypeAlias = Callable[[Answered], None]
 
 
 class News(Protocol):
@@ -81,11 +95,27 @@ class Connection(ABC):
         Args:
             packed: from `pack_call`.
             done: to be called with the answer of `run_call`, or with what went wrong: a
-                `WorkerDiedError`, a `CancelledError` if the engine dropped it, any other error.
+                `WorkerDiedError`, a `Death` where others may have waited behind it, a
+                `CancelledError` if the engine dropped it, any other error.
 
         Raises:
+            BackendLostError: the engine is gone; the same as `News.lost`.
             BackendError: the engine does not take it; only this call fails.
         """
+
+    def submit_many(self, calls: Sequence[tuple[bytes, Done]]) -> Sequence[Handle | Exception]:
+        """Submit several, in one go where the engine can do that.
+
+        Returns:
+            For each its handle, or why the engine does not take it.
+        """
+        return [self._submitted(packed, done) for packed, done in calls]
+
+    def _submitted(self, packed: bytes, done: Done) -> Handle | Exception:
+        try:
+            return self.submit(packed, done)
+        except Exception as error:
+            return error
 
     @abstractmethod
     def workers(self) -> Sequence[RemoteWorker]:
@@ -95,8 +125,13 @@ class Connection(ABC):
             BackendLostError: the engine is gone; the same as `News.lost`.
         """
 
-    def drop(self, handle: Handle) -> None:  # noqa: B027 - some engines begin everything at once
-        """Forget a call if it has not begun; nothing more is heard of it."""
+    def drop(self, handles: Collection[Handle]) -> Collection[Handle]:
+        """Forget those calls that have not begun, for good.
+
+        Returns:
+            Those that will never run, whatever happens; nothing counts that is said of them later.
+        """
+        return ()
 
     def kill(self, handle: Handle) -> None:
         """End one call, whether it runs or not, and no other; returns when it runs no more.
@@ -130,9 +165,11 @@ class RemoteBackend(Backend):
         "yourself"
     )
     poll_s: float = 1.0  # how often workers are asked for
-    # How many more calls to hand over for each worker: it need not wait for the next one, which
-    # then may wait behind a long one, and cannot be cancelled like one that is still here.
-    n_ahead: int = 0
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+    # How many more calls to hand over for each worker, which then need not wait for the next one;
+    # None: as many short ones as are worth it. They may wait behind a long one, so only engines
+    # should have some that can drop them again, or give them to whoever is free first.
+    n_ahead: int | None = 0
 
     def __init__(self, *, options: Mapping[str, Any], no_workers_after_s: float = 10.0) -> None:
         """Prepare; nothing is started.
@@ -143,13 +180,14 @@ class RemoteBackend(Backend):
                 emitted, and again each time as long after.
 
         Raises:
+            TypeError: a time that is no number.
             ValueError: a time that is not positive.
         """
-        if not no_workers_after_s > 0:
-            raise ValueError(
-                f"no_workers_after={no_workers_after_s!r} must be positive: seconds without a "
-                "worker after which on_no_workers is emitted, such as 30."
-            )
+        checked_seconds(
+            no_workers_after_s,
+            "no_workers_after",
+            "without a worker, then on_no_workers is emitted",
+        )
         self.options = options
         self.no_workers_after_s = no_workers_after_s
         self._session: Session | None = None
@@ -167,7 +205,8 @@ class RemoteBackend(Backend):
     @property
     def n_workers(self) -> int:  # type: ignore[override]
         """How many calls can run at this moment; changes during a run."""
-        return self._session.n_slots if self._session is not None else 0
+        session = self._session  # once: another thread may close it
+        return session.n_slots if session is not None else 0
 
     def open(self, listener: Listener) -> None:
         """Begin to connect, elsewhere; calls wait in the scheduler's queue meanwhile."""
@@ -186,18 +225,21 @@ class RemoteBackend(Backend):
 
     def slots(self) -> int:
         """Count the workers that have nothing of ours; none while it connects."""
-        return self._session.slots() if self._session is not None else 0
+        session = self._session
+        return session.slots() if session is not None else 0
 
     def start(self, calls: Sequence[Call]) -> None:
         """Have the calls submitted, on the connection's own thread."""
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise RuntimeError(f"This {self.name} is closed; open it before it gets calls.")
         for call in calls:
-            self._session.start(call)
+            session.start(call)
 
     def end(self, call: Call) -> bool:
         """End one call; where running ones cannot be ended, only one that is still here."""
-        return self._session is not None and self._session.end(call)
+        session = self._session
+        return session is not None and session.end(call)
 
     def close(self, *, end_running: bool) -> None:
         """Disconnect; see `Backend.close`."""
@@ -208,12 +250,14 @@ class RemoteBackend(Backend):
 
     def restart(self) -> None:
         """Say that workers stay as they are: most engines would run calls again elsewhere."""
-        if self._session is not None:
-            self._session.log("warning", f"{self.cannot_restart}.")
+        session = self._session
+        if session is not None:
+            session.log("warning", f"{self.cannot_restart}.")
 
     def workers(self) -> tuple[WorkerRecord, ...]:
         """Show the workers as the engine told of them last."""
-        return self._session.records() if self._session is not None else ()
+        session = self._session
+        return session.records() if session is not None else ()
 
     def describe(self) -> BackendRecord:
         """Say what it is, how many workers it has, and since when it waits for them."""
@@ -230,3 +274,36 @@ class RemoteBackend(Backend):
             no_workers_after_s=self.no_workers_after_s,
             n_jobs_waiting=session.n_jobs_waiting if session is not None else None,
         )
+
+
+def checked_seconds(seconds: Any, name: str, what: str) -> float:
+    """Check a time that a user gives.
+
+    Args:
+        seconds: the time.
+        name: of the option.
+        what: what it says, after the word "seconds".
+
+    Raises:
+        TypeError: no number.
+        ValueError: not positive.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{name}={seconds!r} must be a number: seconds {what}, such as 30.")
+    if not seconds > 0:
+        raise ValueError(f"{name}={seconds!r} must be positive: seconds {what}, such as 30.")
+    return seconds
+
+
+def checked_ahead(n_ahead: int | None) -> int | None:
+    """Check what a user wants handed over ahead.
+
+    Raises:
+        ValueError: no number of calls.
+    """
+    if n_ahead is None or (type(n_ahead) is int and n_ahead >= 0):
+        return n_ahead
+    raise ValueError(
+        f"n_ahead={n_ahead!r} must be a whole number of calls, 0 or more, or None for as many as "
+        "are worth it."
+    )

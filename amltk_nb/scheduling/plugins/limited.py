@@ -53,6 +53,8 @@ class Limits(NamedTuple):
 class Limited:
     """A function that runs within limits, in a child of whichever process calls it."""
 
+    is_elsewhere = True  # what acts on the process of a function must be put inside
+
     def __init__(self, fn: Callable[..., Any], limits: Limits) -> None:
         """Wrap a function; a coroutine function is run to its end in the child."""
         self.limits = limits
@@ -102,6 +104,7 @@ def _packed(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: str 
 
 def _run(child: _Child, parcel: Parcel, limits: Limits) -> tuple[str, Any]:
     """Run a call in a child; returns what kind of answer it gave, and that."""
+    import psutil
     import pynisher
 
     limited = pynisher.Pynisher(
@@ -123,6 +126,10 @@ def _run(child: _Child, parcel: Parcel, limits: Limits) -> tuple[str, Any]:
         return "CPU time", None
     except pynisher.MemoryLimitException:
         return "memory", None
+    except psutil.NoSuchProcess:
+        # It ended in the moment that pynisher wanted to end it, which then forgets what it said.
+        said = child.ear.said if child.ear is not None else None
+        return ("death", child.exit_code()) if said is None or said[0] is None else said[0]
     except pynisher.PynisherException:
         code = child.exit_code()
         # What C++ libraries do without memory: nobody catches std::bad_alloc.
@@ -199,17 +206,33 @@ def _death(name: str, code: int | None) -> BaseException:
     )
 
 
+class _Ear:
+    """Where pynisher hears a child; remembers what that said."""
+
+    def __init__(self, connection: Any) -> None:
+        self.poll, self.close = connection.poll, connection.close
+        self._receive = connection.recv
+        self.said: Any = None  # what was returned, an error, its traceback
+
+    def recv(self) -> Any:
+        self.said = self._receive()
+        return self.said
+
+
 class _Child:
     """One child, and for pynisher the multiprocessing context that makes it."""
 
     def __init__(self) -> None:
         self._context = worker_context("forkserver")
         self._process: process.BaseProcess | None = None
+        self.ear: _Ear | None = None
         self._lock = threading.Lock()  # it is started and ended on different threads
         self._is_ended = False
 
     def Pipe(self, duplex: bool) -> Any:
-        return cast(Any, self._context).Pipe(duplex)
+        receiving, sending = cast(Any, self._context).Pipe(duplex)
+        self.ear = _Ear(receiving)
+        return self.ear, sending
 
     def Process(self, **options: Any) -> _Child:
         self._process = cast(Any, self._context).Process(**options)

@@ -58,9 +58,11 @@ def answer(parcel: Parcel) -> tuple[str, Any]:
         if type(value) is CoroutineType:
             value = _run_coroutine(value)
     except BaseException as error:  # what ends the process elsewhere is this call's alone
+        _hang_up()
         is_limited = _lift_memory_limit()
         kind = "memory" if is_limited and isinstance(error, MemoryError) else "error"
         return kind, error_parts(error, skip_frames=1)
+    _hang_up()
     _lift_memory_limit()  # the way back is not what was limited
     try:
         return "value", cloudpickle.dumps(value, 5)
@@ -70,6 +72,13 @@ def answer(parcel: Parcel) -> tuple[str, Any]:
             f"travel back from its process: {reason(error)}. Return plain values, or write it to a "
             "file and return the file's name."
         )
+
+
+def _hang_up() -> None:
+    """See that all is heard that the call has said to a scheduler on another machine."""
+    talk = sys.modules.get("amltk_nb.scheduling.transports.remote_end")
+    if talk is not None:
+        talk.call_over()
 
 
 def _settle_in(parcel: Parcel) -> None:

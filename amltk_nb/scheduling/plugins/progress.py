@@ -24,7 +24,8 @@ loop does not hold up the calls: their reports are shown when the loop turns aga
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from amltk_nb.errors import PluginError
@@ -74,7 +75,7 @@ class Progress(Plugin):
         fn, args, kwargs = call.work
         reports = _Reports(self, call, run)
         call.altered = (
-            Reported(fn),
+            _reported(fn),
             args,
             {**kwargs, TICKET_KEYWORD: Addressee(reports.line.ticket, reports)},
         )
@@ -143,6 +144,21 @@ class _Reports:
 
     def hung_up(self) -> None:
         """Expect no more."""
+
+
+def _reported(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a function report, in the process that it runs in; a plugin may have made one for it."""
+    if not _is_elsewhere(fn):
+        return Reported(fn)
+    outer = copy(fn)
+    outer.__wrapped__ = _reported(fn.__wrapped__)  # type: ignore[attr-defined]
+    return outer
+
+
+def _is_elsewhere(fn: Any) -> bool:
+    while fn is not None and not getattr(fn, "is_elsewhere", False):
+        fn = getattr(fn, "__wrapped__", None)
+    return fn is not None
 
 
 def _reports_of(call: Call) -> _Reports:

@@ -43,7 +43,7 @@ class RemoteTransport(LocalTransport):
     def __init__(self, engine: Engine) -> None:
         """Start without a line; nothing listens yet."""
         super().__init__(engine)
-        self._gate: TcpDoor | None = None
+        self._gate: _TcpDoor | None = None
         self._has_gate: bool | None = None  # None: nobody has needed to know
         self._is_far_only = False  # the user has named the one way that there shall be
 
@@ -62,7 +62,7 @@ class RemoteTransport(LocalTransport):
                 place = chosen or _found(self.engine)
                 if place is not None:
                     self._check_open()
-                    self._gate = TcpDoor(self.engine, self._lines.get, place)
+                    self._gate = _TcpDoor(self.engine, self._lines.get, place)
                 self._has_gate, self._is_far_only = place is not None, chosen is not None
             return self._gate.place if self._gate is not None else None
 
@@ -105,7 +105,7 @@ def _found(engine: Engine) -> Place | None:
     return (host, 0) if host is not None else None
 
 
-class TcpDoor(Door):
+class _TcpDoor(Door):
     """Where calls on other machines come in."""
 
     def __init__(self, engine: Engine, find: Any, place: Place) -> None:

@@ -42,6 +42,7 @@ _LOOK_AGAIN_S = 0.001
 
 _by_thread: dict[int, list[RemoteTicket]] = {}  # the tickets of calls that run here
 _out_of_reach: set[Place] = set()
+_warned_of: set[str] = set()  # the scheduler's hosts
 
 
 def call_over() -> None:
@@ -109,9 +110,9 @@ class RemoteTicket(Ticket):
 
     def _by_network(self, far: Place, *, wait: bool) -> End:
         _, _, _, number, token = self._given
-        if not wait and far in _out_of_reach:
-            raise closed(f"{far[0]}:{far[1]} could not be reached before.")
         try:
+            if not wait and far in _out_of_reach:
+                raise ConnectionError("it could not be reached before")
             line = socket.create_connection(far, _REACH_S if wait else _GLANCE_S)
         except OSError as error:
             _out_of_reach.add(far)
@@ -132,7 +133,9 @@ class RemoteTicket(Ticket):
             f"{why}. Where the scheduler runs, the environment variable AMLTK_NB_COMM_HOST names "
             "the address (or address:port) by which its workers reach it."
         )
-        if not wait:  # nobody would learn of it: what only reports goes on without
+        if not wait and self._given[2] not in _warned_of:
+            # Else nobody would learn of it: what only reports goes on without.
+            _warned_of.add(self._given[2])
             warnings.warn(f"no progress is shown of this worker's calls: {text}", stacklevel=2)
         return closed(text)
 

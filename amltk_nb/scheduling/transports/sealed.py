@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import hmac
 import os
+import socket
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
@@ -69,6 +71,7 @@ class Sealed(Channel):
         self._key_out, self._key_in = key_out, key_in
         self._n_out = self._n_in = 0
         self._data = bytearray()  # what has come of frames that are not complete
+        self._is_broken = False  # somebody else has put something on the line
 
     def post(self, parts: list[Part]) -> bool:
         """Write a frame; see `Channel.post`."""
@@ -84,6 +87,7 @@ class Sealed(Channel):
         Raises:
             ConnectionAbortedError: somebody else has put something on the line.
         """
+        self._check()
         try:
             data = os.read(self._fd, _READ_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -94,7 +98,17 @@ class Sealed(Channel):
         messages = []
         while (body := self._next()) is not None:
             messages.append(decoded(memoryview(body)))
+        if self._is_broken:
+            self._cut()  # what came before is true; whoever reads on learns of it then
         return messages
+
+    def _check(self) -> None:
+        if self._is_broken:
+            raise ConnectionAbortedError("a message on this line is not from its other side")
+
+    def _cut(self) -> None:
+        with socket.socket(fileno=os.dup(self._fd)) as line, suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
 
     def _next(self) -> bytearray | None:
         if len(self._data) < _HEADER.size:
@@ -107,6 +121,7 @@ class Sealed(Channel):
         del self._data[:end]
         true = _summed(self._key_in, (self._n_in.to_bytes(8, "little"), body))
         if not hmac.compare_digest(true, sealed):
-            raise ConnectionAbortedError("a message on this line is not from its other side")
+            self._is_broken = True
+            return None
         self._n_in += 1
         return body

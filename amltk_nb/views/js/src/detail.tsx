@@ -1,6 +1,7 @@
 // The open row: everything about one call, fetched when it is opened and when its state moves.
 
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { callWord } from "./engine";
 import { clockTime, number, oneLine, visible } from "./format";
 import { useConnection, useSeconds } from "./hooks";
 import { Action, startsIn } from "./row";
@@ -62,12 +63,13 @@ function Facts({ call, onGoTo }: { call: CallRecord; onGoTo: (id: number) => voi
   const from = call.resubmitted_from;
   const queued = call.state === "queued";
   const held = call.not_before;
+  const begun = callWord(call, model.backend.get("backend")) === call.state;
   const facts: [string, string | undefined][] = [
     ["Task", call.task],
     ["Submitted", clockTime(call.submitted_at)],
     ["Starts", held === undefined ? undefined : `${clockTime(held)} (${startsIn(held - line.now())})`],
     ["Waits for", queued ? model.backend.get("backend")?.waiting_for : undefined],
-    ["Started", call.started_at === undefined ? undefined : clockTime(call.started_at)],
+    [begun ? "Started" : "Handed over", call.started_at === undefined ? undefined : clockTime(call.started_at)],
     ["Ended", call.ended_at === undefined ? undefined : clockTime(call.ended_at)],
     ["Progress", call.progress?.text],
     ["Worker", call.worker],

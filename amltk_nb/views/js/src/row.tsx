@@ -40,7 +40,7 @@ export function Row({ call, index, open, onToggle }: Props) {
           {call.error && <span class="amltk-is-failed amltk-error">{oneLine(call.error)}</span>}
         </div>
       </td>
-      <td class="amltk-col-state"><State word={call.state} label={callWord(call, backend)} /></td>
+      <td class="amltk-col-state" title={callWord(call, backend)}><State word={call.state} label={callWord(call, backend)} /></td>
       <td class="amltk-col-time"><Time call={call} /></td>
       <td class="amltk-col-worker" title={oneLine(call.worker ?? "")}>{shortName(call.worker ?? "")}</td>
       <td class="amltk-col-attempt">{number(call.attempt ?? 1)}</td>

@@ -118,6 +118,9 @@ describe("the queue of an engine elsewhere", () => {
     expect(kernel.text('tr[data-call="3"] .amltk-col-worker')).toBe("10.0.0.7:40013");
     await kernel.click("Call 3, details");
     expect(kernel.text(".amltk-facts")).toContain(`Worker${A}Machinenode-07`);
+    expect(kernel.text(".amltk-facts")).toMatch(/Handed over\d\d:/);
+    await kernel.patch({ calls: { upsert: byId([call(3, "done", { started_at: AT - 5, ended_at: AT, seconds: 5 })]) } });
+    expect(kernel.text(".amltk-facts")).toMatch(/Started\d\d:/);
   });
 
   test("counts down to the time of a call that is held back", async () => {

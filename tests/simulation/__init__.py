@@ -1,0 +1,1 @@
+"""The engine with a thousand workers, in simulated time: `make simulation`."""
