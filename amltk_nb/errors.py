@@ -13,6 +13,8 @@ standard error that callers already catch::
     ├── ExecutorClosedError       (RuntimeError)        the user's executor was shut down
     ├── CannotEndError            (RuntimeError)        the backend cannot end a running call
     ├── BatchError                (RuntimeError)        a batch was submitted twice
+    ├── JournalError              (OSError)             a journal that cannot be used
+    │   └── JournalInUseError     (BlockingIOError)     another scheduler has it open
     ├── CallNotFoundError         (KeyError)            no such call, or it left the history
     ├── CommandError              (ValueError)          a message from the page that makes no sense
     ├── MissingExtraError         (ImportError)         an optional library is not installed
@@ -50,6 +52,8 @@ __all__ = [
     "EventNotKnownError",
     "ExecutorClosedError",
     "IllegalMoveError",
+    "JournalError",
+    "JournalInUseError",
     "MissingExtraError",
     "NoRunningLoopError",
     "NotPicklableError",
@@ -100,6 +104,14 @@ class CannotEndError(AmltkError, RuntimeError):
 
 class BatchError(AmltkError, RuntimeError):
     """A batch of calls was submitted a second time."""
+
+
+class JournalError(AmltkError, OSError):
+    """A journal cannot be opened, read or written, or a value in it cannot be made again."""
+
+
+class JournalInUseError(JournalError, BlockingIOError):
+    """Another scheduler has the journal open."""
 
 
 class CallNotFoundError(AmltkError, KeyError):

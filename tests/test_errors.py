@@ -15,6 +15,8 @@ STANDARD = {
     "ValueError": ValueError,
     "RuntimeError": RuntimeError,
     "EOFError": EOFError,
+    "OSError": OSError,
+    "BlockingIOError": BlockingIOError,
     "ConnectionError": ConnectionError,
     "TimeoutError": TimeoutError,
     "KeyError": KeyError,

@@ -60,6 +60,8 @@ class KernelHost(Host):
         """Stop what an earlier execution of this cell made: its name is rebound now."""
         if (cell := self.cell()) is not None:
             for former in self._constructed.note(cell, scheduler):
+                if former.journal is not None:  # the next one may want the file
+                    former.journal.close()
                 former.stop(stop_msg="the cell that made it was run again", wait=False)
 
     def restarting(self, scheduler: Scheduler) -> bool:

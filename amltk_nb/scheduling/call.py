@@ -207,7 +207,17 @@ class Outcome:
     Exactly one for each call that was handed to a backend.
     """
 
-    __slots__ = ("call", "cancelled", "error", "output", "seconds", "started_at", "value", "worker")
+    __slots__ = (
+        "call",
+        "cancelled",
+        "error",
+        "is_recorded",
+        "output",
+        "seconds",
+        "started_at",
+        "value",
+        "worker",
+    )
 
     def __init__(
         self,
@@ -233,6 +243,7 @@ class Outcome:
             output: what it printed.
         """
         self.call = call
+        self.is_recorded = False  # whether the journal has it
         self.value = value
         self.error = error
         self.cancelled = cancelled

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from itertools import count
+from os import PathLike
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -19,6 +20,7 @@ from typing import (
     cast,
     overload,
 )
+from weakref import ref
 
 from amltk_nb import host
 from amltk_nb.errors import CallNotFoundError, SchedulerNotRunningError
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     from amltk_nb.events.event import Key, Takes
     from amltk_nb.events.handler import OptionKeywords
+    from amltk_nb.scheduling.journal import Journal
     from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.scheduling.task import Task
@@ -88,6 +91,7 @@ class SchedulerCore:
         batching: bool = True,
         history: int = 10_000,
         capture_output: bool = True,
+        journal: str | PathLike[str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Make a scheduler; nothing is started yet.
@@ -102,9 +106,12 @@ class SchedulerCore:
             batching: whether very short calls may travel to a worker together.
             history: how many ended calls to remember, and as many failed ones besides.
             capture_output: whether to catch what calls print in worker processes.
+            journal: the path of a file in which accepted calls and their outcomes are recorded, so
+                that they outlive this process; see `recover`.
             clock: gives seconds since the epoch; for tests.
 
         Raises:
+            JournalError: the file is no journal, is damaged, in use, or cannot be written.
             TypeError: the executor runs nothing.
             ValueError: a negative history.
         """
@@ -119,6 +126,7 @@ class SchedulerCore:
         self.n_runs = 0
         self.version = 0
         self.last_run: Run | None = None
+        self.journal: Journal | None = None
         self.call_ids = count(1)
         self.key = object()  # calls carry it, so that those of other schedulers are known
         self._ref_keys: dict[str, object] = {}  # ref → the cell that made the task
@@ -126,6 +134,12 @@ class SchedulerCore:
         self._watchers: tuple[Callable[[], None], ...] = ()
         self._own_loop: asyncio.AbstractEventLoop | None = None  # of a `with` outside of any loop
         self._seen = True  # whether somebody took a snapshot since observers were last told
+        self._make_events()
+        host.current().constructed(cast("Scheduler", self))
+        if journal is not None:
+            self._open_journal(journal)
+
+    def _make_events(self) -> None:
         self.emitter = Emitter("scheduler", specs=SCHEDULER_EVENTS)
         for spec in SCHEDULER_EVENTS:
             setattr(self, spec.name, self.emitter.subscriber(spec.name))
@@ -134,7 +148,18 @@ class SchedulerCore:
         self.returned = self.emitter.channel(self.FUTURE_RESULT)
         self.failed = self.emitter.channel(self.FUTURE_EXCEPTION)
         self.cancelled = self.emitter.channel(self.FUTURE_CANCELLED)
-        host.current().constructed(cast("Scheduler", self))
+
+    def _open_journal(self, path: str | PathLike[str]) -> None:
+        from amltk_nb.scheduling.journal import Journal  # sqlite3 is for those who want one
+
+        me = ref(self)  # the journal's thread must not keep its scheduler alive
+
+        def log(level: str, text: str) -> None:
+            if (scheduler := me()) is not None:
+                scheduler.log("journal", level, text)
+
+        self.journal = Journal(path, log=log)
+        self.call_ids = count(self.journal.last_id + 1)
 
     def running(self) -> bool:
         """Say whether it takes calls."""

@@ -13,11 +13,12 @@ from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.snapshot import LogRecord
 from amltk_nb.scheduling.states import CallState
 
-__all__ = ["BoundedRepr", "History", "error_line", "short_repr"]
+__all__ = ["BoundedRepr", "History", "args_text", "error_line", "short_repr"]
 
 _LOG_LINES = 500
 _LOG_TEXT = 10_000  # characters per entry
 _ERROR_TEXT = 300  # characters
+_ARGS_TEXT = 120
 _PLAIN = (int, float, bool, complex, type(None))
 
 
@@ -100,6 +101,16 @@ def short_repr(value: Any, limit: int = 60) -> str:
     except Exception as error:  # an integer may be too long to print, an attribute may raise
         text = _unshowable(value, error)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def args_text(call: Call) -> str:
+    """Show a call's arguments in one short line; made once."""
+    if call.args_text is None:
+        parts = [short_repr(arg) for arg in call.args[:20]]
+        parts += [f"{name}={short_repr(arg)}" for name, arg in list(call.kwargs.items())[:20]]
+        text = ", ".join(parts)
+        call.args_text = text if len(text) <= _ARGS_TEXT else text[: _ARGS_TEXT - 1] + "…"
+    return call.args_text
 
 
 def error_line(error: BaseException) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from amltk_nb.errors import MissingExtraError
 from amltk_nb.scheduling.call import Call
-from amltk_nb.scheduling.history import error_line, short_repr
+from amltk_nb.scheduling.history import args_text, error_line
 from amltk_nb.scheduling.snapshot import (
     CallbackRecord,
     CallRecord,
@@ -19,6 +18,7 @@ from amltk_nb.scheduling.snapshot import (
     RunRecord,
     Snapshot,
     TaskRecord,
+    utc,
 )
 from amltk_nb.scheduling.states import CallState, RunState
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["calls", "frame", "line", "rows", "snapshot", "task_record"]
 
-_ARGS_TEXT = 120  # characters
 _FAILURES_SHOWN = 50
 
 
@@ -239,7 +238,7 @@ def _record(call: Call) -> CallRecord:
         id=call.id,
         task=call.task.ref if call.task is not None else None,
         function=call.describe(),
-        args=_args_text(call),
+        args=args_text(call),
         state=_seen_state(call, ended_at),
         submitted_at=call.submitted_at,
         started_at=call.started_at,
@@ -265,15 +264,6 @@ def _seen_state(call: Call, ended_at: float | None) -> CallState:
     return state
 
 
-def _args_text(call: Call) -> str:
-    if call.args_text is None:
-        parts = [short_repr(arg) for arg in call.args[:20]]
-        parts += [f"{name}={short_repr(arg)}" for name, arg in list(call.kwargs.items())[:20]]
-        text = ", ".join(parts)
-        call.args_text = text if len(text) <= _ARGS_TEXT else text[: _ARGS_TEXT - 1] + "…"
-    return call.args_text
-
-
 def _row(record: CallRecord) -> dict[str, Any]:
     return {
         "id": record.id,
@@ -281,16 +271,12 @@ def _row(record: CallRecord) -> dict[str, Any]:
         "function": record.function,
         "args": record.args,
         "state": str(record.state),
-        "submitted": _when(record.submitted_at),
-        "started": _when(record.started_at),
-        "ended": _when(record.ended_at),
+        "submitted": utc(record.submitted_at),
+        "started": utc(record.started_at),
+        "ended": utc(record.ended_at),
         "seconds": record.seconds,
         "worker": record.worker,
         "attempt": record.attempt,
         "resubmitted_from": record.resubmitted_from,
         "error": record.error,
     }
-
-
-def _when(at: float | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at, tz=UTC)

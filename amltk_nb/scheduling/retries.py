@@ -81,6 +81,8 @@ class Retries:
             another = call.next_attempt(next(scheduler.call_ids), submitted_at=now)
             another.future, future.call = future, another
             self._traffic.enter(another)
+            if scheduler.journal is not None:
+                scheduler.journal.retried(call, another)
             if delay_s == 0:
                 dispatch.add(another)
                 return another

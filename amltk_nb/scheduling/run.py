@@ -255,15 +255,23 @@ class Run:
             await asyncio.sleep(0)  # a coroutine cancelled before its first step makes a warning
             self._give_up()
         self.traffic.unwatch()
-        await in_thread(lambda: self.scheduler.backend.close(end_running=not ending.wait))
+        await in_thread(lambda: self._close_backend(end_running=not ending.wait))
         # The backend has said all it will say. Should a fault have cost an outcome, its call ends
         # as cancelled rather than the run never.
         await self._nothing_in_flight(lambda: self.traffic.inbox.is_empty)
         self.traffic.settle_all()
         await self._nothing_in_flight(lambda: False)
+        if self.scheduler.journal is not None:  # whoever awaits the run finds all of it recorded
+            await in_thread(self.scheduler.journal.flush)
         self._announce_finished()
         await self._nothing_in_flight(lambda: False)  # coroutine callbacks of on_finished
         self._close()
+
+    def _close_backend(self, *, end_running: bool) -> None:
+        """Have all outcomes reported, large ones that were to be recorded first as well."""
+        self.scheduler.backend.close(end_running=end_running)
+        if self.scheduler.journal is not None:
+            self.scheduler.journal.flush()
 
     def _announce_end(self, ending: _Ending) -> None:
         """Emit what comes before the wait for running calls."""
@@ -319,6 +327,7 @@ class Run:
         """End it before returning, without a loop to wait on; blocks while workers are ended."""
         if self.done():
             return
+        self.traffic.is_abandoned = True
         self.ask_end(code, message, wait=False)
         if not self._finishing:
             assert self._ending is not None
@@ -326,7 +335,7 @@ class Run:
             self._finishing = True
         self._give_up()
         self.traffic.unwatch()
-        self.scheduler.backend.close(end_running=True)
+        self._close_backend(end_running=True)
         self.traffic.settle_all()
         self._announce_finished()
         self._close()

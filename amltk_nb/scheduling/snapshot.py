@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from amltk_nb.scheduling.states import CallState, RunState
@@ -25,6 +26,7 @@ __all__ = [
     "Snapshot",
     "TaskRecord",
     "WorkerRecord",
+    "utc",
 ]
 
 
@@ -187,3 +189,8 @@ class Observer(Protocol):
 
     def changed(self) -> None:
         """Be told, on any thread; must return at once and must not call the scheduler."""
+
+
+def utc(at: float | None) -> datetime | None:
+    """Make a date of seconds since the epoch."""
+    return None if at is None else datetime.fromtimestamp(at, tz=UTC)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 
 from amltk_nb import host
-from amltk_nb.errors import CallNotFoundError, CannotEndError
+from amltk_nb.errors import CallNotFoundError, CannotEndError, JournalError
 from amltk_nb.scheduling.call import Call, Future
 from amltk_nb.scheduling.core import SchedulerCore
 from amltk_nb.scheduling.plugins.base import Plugin, admit, release_all, tell_accepted
@@ -17,6 +17,7 @@ from amltk_nb.scheduling.task import Task
 from amltk_nb.scheduling.waiting import AsCompleted, futures_in, gathered, waited
 
 if TYPE_CHECKING:
+    from amltk_nb.scheduling.journal import Unfinished
     from amltk_nb.scheduling.scheduler import Scheduler
 
 __all__ = ["Submitting"]
@@ -94,8 +95,9 @@ class Submitting(SchedulerCore):
         *,
         task: Task[..., Any] | None = None,
         origin: Call | None = None,
+        stored: Unfinished | None = None,
     ) -> Future[Any] | None:
-        """Make a call and queue it; what `submit`, `Task.submit` and `resubmit` share.
+        """Make a call and queue it; what `submit`, `Task.submit`, `resubmit`, `recover` share.
 
         Returns:
             Its future; None if a plugin of the task refused.
@@ -109,8 +111,11 @@ class Submitting(SchedulerCore):
         work = admit(plugins, (fn, args, kwargs)) if plugins else (fn, args, kwargs)
         if work is None:
             return None
-        call = Call(next(self.call_ids), fn, args, kwargs, task=task, submitted_at=self.clock())
+        call_id = stored.id if stored is not None else next(self.call_ids)
+        call = Call(call_id, fn, args, kwargs, task=task, submitted_at=self.clock())
         call.home = self.key
+        if stored is not None:
+            call.resubmitted_from, call.attempt = stored.resubmitted_from, stored.attempt + 1
         if plugins:
             call.altered, call.plugins = work, plugins
         if origin is not None:
@@ -119,7 +124,7 @@ class Submitting(SchedulerCore):
         call.future, future.call = future, call
         try:
             tell_accepted(plugins, call)
-            run.traffic.accept(call)
+            run.traffic.accept(call, recovered=stored is not None)
         except BaseException:
             release_all(plugins, None)
             raise
@@ -159,6 +164,34 @@ class Submitting(SchedulerCore):
             The new futures, without those that a plugin refused.
         """
         again = (self.resubmit(call) for call in self.failed_calls())
+        return [future for future in again if future is not None]
+
+    def recover(self) -> list[Future[Any]]:
+        """Run the calls that the journal has accepted and knows no end of, as they were.
+
+        They keep their ids, and functions and arguments come out of the journal, so nothing need
+        be defined again. A call of a task emits the events of the task of the same ref, and asks
+        its plugins, if that task is registered by now. What is under way already is left alone.
+
+        Returns:
+            Their futures, in order of submission, without those that a plugin refused.
+
+        Raises:
+            SchedulerNotRunningError: no run takes calls now.
+            JournalError: there is no journal, or it cannot be read.
+        """
+        if self.journal is None:
+            raise JournalError(
+                "This scheduler has no journal, so there is nothing to recover. Make it with one, "
+                'as in Scheduler.with_processes(2, journal="run.db").'
+            )
+        active = self.live_run().traffic.active
+        tasks = {task.ref: task for task in self.tasks}
+        found = [stored for stored in self.journal.unfinished() if stored.id not in active]
+        again = (
+            self.accept(*stored.work, task=tasks.get(stored.task or ""), stored=stored)
+            for stored in found
+        )
         return [future for future in again if future is not None]
 
     def failed_calls(self) -> list[Call]:

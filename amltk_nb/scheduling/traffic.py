@@ -9,7 +9,7 @@ lock, and only its events wait for the loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -57,6 +57,9 @@ class Traffic:
         self.inbox: Inbox[Outcome | Callable[[], None]] = Inbox(
             run.loop, handle=self._handle, settled=run.settled, pause_s=pause_s
         )
+        # What ends because the process does, or its cell is run again, has no recorded end.
+        self.is_abandoned = False
+        self._journal = scheduler.journal
         self.n_accepted = 0  # attempts of retried calls included, as in all counts
         self.entering: set[Batch[Any]] = set()  # batches that some thread is submitting
         self.lines = Lines(self, scheduler.backend)
@@ -69,8 +72,12 @@ class Traffic:
 
     # ---------------------------------------------------------------- in
 
-    def accept(self, call: Call) -> None:
+    def accept(self, call: Call, *, recovered: bool = False) -> None:
         """Take a call, from any thread.
+
+        Args:
+            call: a new one.
+            recovered: whether the journal has it already.
 
         Raises:
             SchedulerNotRunningError: the run is ending.
@@ -86,6 +93,8 @@ class Traffic:
             if self._run.ending:
                 raise SchedulerNotRunningError(self._scheduler.not_running_message())
             self.enter(call)
+            if self._journal is not None:  # in the order of acceptance, before anything ends it
+                (self._journal.again if recovered else self._journal.accepted)(call)
             if not on_loop:  # before anything that a worker may say of it
                 self.inbox.put(lambda: self._announce(call))
             if error is None:
@@ -191,12 +200,28 @@ class Traffic:
         """Take ends of calls, and start the next ones on this very thread."""
         # Waking the loop last: it would only wait for this thread to let go of the interpreter,
         # and workers would wait for both.
-        self.inbox.lay(outcomes)
+        self.inbox.lay(outcomes if self._journal is None else self._recorded(outcomes))
         self.dispatch.measured(outcomes)
         if not self._run.ending:
             self.dispatch.pump()
         self._scheduler.tell_watchers()
         self.inbox.put()
+
+    def _recorded(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """Record ends as they come, for the loop may be blocked; returns those to tell of now.
+
+        What plugins still have a say in is recorded when they have said it.
+        """
+        return [o for o in outcomes if o.call.plugins or not self._record(o, hold=True)]
+
+    def _record(self, outcome: Outcome, *, hold: bool = False) -> bool:
+        """Record an end; returns whether it is told of later, when it is written."""
+        assert self._journal is not None
+        if outcome.cancelled and self.is_abandoned:
+            return False
+        tell = (lambda: self.inbox.put(outcome)) if hold else None
+        outcome.is_recorded = True
+        return self._journal.ended(outcome, now=self._scheduler.clock(), tell=tell)
 
     def returned(self, calls: Sequence[Call]) -> None:
         """Put calls back whose worker died before they began; an ending run cancels them."""
@@ -291,6 +316,8 @@ class Traffic:
         self._not_again.discard(call.id)
         self.dispatch.n_left += has_run
         book(call, outcome, now=self._scheduler.clock())
+        if self._journal is not None and not outcome.is_recorded:
+            self._record(outcome)
         if call.plugins:
             self._retries.forget(call)
             may_run_again = call.error is not None and has_run and not asked and not too_late

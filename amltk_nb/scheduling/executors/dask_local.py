@@ -59,7 +59,11 @@ class LocalDask:
         except BaseException:
             self._folder.cleanup()
             raise
-        self.heal()
+        try:
+            self.heal()
+        except BaseException:
+            self.close(at_once=True)
+            raise
 
     def heal(self) -> None:
         """Start workers where some have died.

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from typing import Any
+from weakref import WeakSet
 
 from amltk_nb.errors import BackendStartError, MissingExtraError, WorkerDiedError
 from amltk_nb.scheduling.executors.cpus import available_cpus, checked_workers
@@ -98,7 +99,7 @@ class _LokyConnection(Connection):
         self._executor = self._new()
         self._tickets = Tickets()
         self._ticket_of: dict[Any, str] = {}  # of calls under way
-        self._useful: set[int] = set()  # executors that have given an answer
+        self._useful: WeakSet[Any] = WeakSet()  # executors that have given an answer
 
     def _new(self) -> Any:
         return _loky().ProcessPoolExecutor(self._n_workers, **self._options)
@@ -110,14 +111,14 @@ class _LokyConnection(Connection):
 
         def ended(_: Future[bytes]) -> None:
             del self._ticket_of[future]
-            done(self._answer(future, ticket, id(executor)))
+            done(self._answer(future, ticket, executor))
             self._tickets.gone(ticket)
 
         future.add_done_callback(ended)
         return future
 
     def _answer(
-        self, future: Future[bytes], ticket: str, executor: int
+        self, future: Future[bytes], ticket: str, executor: Any
     ) -> bytes | BaseException | Death:
         answer = _answer(future)
         if isinstance(answer, bytes):

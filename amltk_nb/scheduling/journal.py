@@ -1,0 +1,373 @@
+"""What a scheduler remembers beyond the end of its process: accepted calls and what became of them.
+
+An accepted call is recorded with its function and arguments by value, its end with its result or
+error; each within some 20 ms, by the thread of `journal_file`. A large result is told of only when
+it is written, so that nobody can change it meanwhile. What ends because the process ends is not
+recorded: those calls are what `Scheduler.recover()` runs.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+from weakref import finalize
+
+from amltk_nb.errors import CallNotFoundError, JournalError, NotPicklableError
+from amltk_nb.scheduling.call import Call, Outcome, Work
+from amltk_nb.scheduling.functions import ShippedFunction, ship_function
+from amltk_nb.scheduling.history import args_text, error_line, short_repr
+from amltk_nb.scheduling.journal_file import Entry, JournalFile
+from amltk_nb.scheduling.shipping import (
+    Packed,
+    error_parts,
+    pack,
+    rebuilt_error,
+    ship_arguments,
+    unpack,
+)
+from amltk_nb.scheduling.snapshot import utc
+from amltk_nb.scheduling.states import CallState
+
+__all__ = ["Journal", "Unfinished"]
+
+Statements: TypeAlias = list[tuple[str, list[tuple[Any, ...]]]]
+
+_RESULT_TEXT = 200  # characters
+_LARGE_BYTES = 1 << 20  # a result from this size on is told of when it is written
+_MOST_BYTES = 900_000_000  # of one buffer; SQLite takes a little more
+_PAGE = 500  # unfinished calls that are read in one go
+
+_FUNCTION = "INSERT OR IGNORE INTO functions (key, name, packed) VALUES (?, ?, ?)"
+_ACCEPT = """
+INSERT INTO calls (id, task, function_name, args_text, function, why_not, attempt,
+                   resubmitted_from, submitted_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_RETRY = """
+INSERT INTO calls (id, task, function_name, args_text, function, why_not, attempt,
+                   resubmitted_from, submitted_at)
+SELECT ?, task, function_name, args_text, function, why_not, ?, id, ? FROM calls WHERE id = ?
+"""
+_RETRY_PARTS = """
+INSERT INTO parts SELECT ?, kind, n, data FROM parts WHERE call = ? AND kind = 'arguments'
+"""
+_AGAIN = "UPDATE calls SET attempt = ?, submitted_at = ? WHERE id = ? AND state IS NULL"
+_END = """
+UPDATE calls SET state = ?, started_at = ?, ended_at = ?, seconds = ?, worker = ?, error = ?,
+                 result_text = ?, output = ?
+WHERE id = ? AND state IS NULL
+"""
+_PART = "INSERT OR REPLACE INTO parts (call, kind, n, data) VALUES (?, ?, ?, ?)"
+_COLUMNS = (
+    "id, task, function_name, args_text, state, submitted_at, started_at, ended_at, seconds, "
+    "worker, attempt, resubmitted_from, error"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An accepted call whose end is not known."""
+
+    id: int
+    task: str | None  # the ref of its task
+    attempt: int
+    resubmitted_from: int | None
+    work: Work
+
+
+class Journal:
+    """The record of all calls of a scheduler, over restarts; `Scheduler(journal="run.db")`.
+
+    Only open files of your own: reading results and recovering calls unpickles what is in them,
+    which can run any code.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        log: Callable[[str, str], None] = lambda level, text: None,
+    ) -> None:
+        """Open a journal, or make a new one; it is locked until it is closed.
+
+        Args:
+            path: of the file.
+            log: told a level and a text when something cannot be written.
+
+        Raises:
+            JournalInUseError: another scheduler has it open.
+            JournalError: it is no journal, is damaged, of another format, or cannot be written.
+        """
+        self.path = Path(path).expanduser().absolute()
+        self._log = log
+        self._file = JournalFile(self.path, log=log)
+        finalize(self, self._file.leave)  # a scheduler that is gone leaves its file to the next
+        self._known: set[bytes] = set()  # functions that are in the file
+
+    # ---------------------------------------------------------------- for its user
+
+    def records(self, state: CallState | str | None = None) -> list[dict[str, Any]]:
+        """List every recorded call as a dict of plain values, in order of submission.
+
+        As `Scheduler.records()`, over all restarts; a call without an end is "unfinished".
+
+        Args:
+            state: only those in this state: "done", "failed", "cancelled" or "unfinished".
+
+        Raises:
+            JournalError: the file cannot be read.
+            ValueError: there is no such state.
+        """
+        where, parameters = _where(state)
+        rows = self._file.read(f"SELECT {_COLUMNS} FROM calls {where} ORDER BY id", parameters)
+        return [_record(row) for row in rows]
+
+    def result(self, call_id: int) -> Any:
+        """Load what a recorded call returned; what it raised is raised.
+
+        Args:
+            call_id: the `id` of its record.
+
+        Raises:
+            CallNotFoundError: no such call is recorded, it was cancelled, or has no end yet.
+            JournalError: its result could not be recorded, or cannot be made again here.
+        """
+        found = self._file.read("SELECT state FROM calls WHERE id = ?", (call_id,))
+        state = found[0][0] if found else None
+        if state not in (CallState.DONE, CallState.FAILED):
+            raise CallNotFoundError(_no_result(call_id, state, is_there=bool(found)))
+        value = self._value(call_id, "error" if state == CallState.FAILED else "result")
+        if state == CallState.FAILED:
+            raise rebuilt_error(value)
+        return value
+
+    def close(self) -> None:
+        """Write what is left and let go of the file; its scheduler records nothing more."""
+        self._file.close()
+
+    @property
+    def n_unwritten(self) -> int:
+        """How many entries could not be written, for want of room or of rights."""
+        return self._file.n_lost
+
+    def __repr__(self) -> str:
+        state = "closed" if self._file.is_closed else "open"
+        return f"<Journal {self.path.name!r}: {state}>"
+
+    # ---------------------------------------------------------------- for its scheduler
+
+    @property
+    def last_id(self) -> int:
+        """The greatest id of a recorded call; 0: there is none."""
+        return int(self._file.read("SELECT coalesce(max(id), 0) FROM calls")[0][0])
+
+    def flush(self) -> None:
+        """Wait until all that was recorded is in the file, or cannot be for now."""
+        self._file.flush()
+
+    def accepted(self, call: Call) -> None:
+        """Record a call as it is now, before anything is recorded of its end."""
+        shipped, packed, why_not = _packed_work(call)
+        statements: Statements = []
+        if shipped is not None and shipped.key not in self._known:
+            self._known.add(shipped.key)
+            statements.append((_FUNCTION, [(shipped.key, _text(shipped.name), shipped.packed)]))
+        row = (
+            call.id,
+            _text(call.task.ref) if call.task is not None else None,
+            _text(call.describe()),
+            _text(args_text(call)),
+            shipped.key if shipped is not None else None,
+            _text(why_not),
+            call.attempt,
+            call.resubmitted_from,
+            call.submitted_at,
+        )
+        statements.append((_ACCEPT, [row]))
+        if packed is not None:
+            statements.append((_PART, _parts(call.id, "arguments", packed)))
+        self._file.put(Entry(statements, n_bytes=_size(packed) if packed is not None else 0))
+
+    def again(self, call: Call) -> None:
+        """Record that an unfinished call of the file runs once more."""
+        self._file.put(Entry([(_AGAIN, [(call.attempt, call.submitted_at, call.id)])], stage=1))
+
+    def retried(self, call: Call, another: Call) -> None:
+        """Record that a call is followed by another one that does the same."""
+        row = (another.id, another.attempt, another.submitted_at, call.id)
+        copies: Statements = [(_RETRY, [row]), (_RETRY_PARTS, [(another.id, call.id)])]
+        self._file.put(Entry(copies, stage=1))
+
+    def ended(
+        self, outcome: Outcome, *, now: float, tell: Callable[[], None] | None = None
+    ) -> bool:
+        """Record how a call ended, if nothing is recorded of it yet; on any thread.
+
+        Args:
+            outcome: what its backend, or a plugin, says.
+            now: seconds since the epoch.
+            tell: called when a large result is written, or cannot be.
+
+        Returns:
+            Whether `tell` is going to be called.
+        """
+        packed = None if outcome.cancelled else self._packed_outcome(outcome)
+        n_bytes = _size(packed) if packed is not None else 0
+        is_large = tell is not None and n_bytes >= _LARGE_BYTES
+        statements: Statements = [(_END, [_end_row(outcome, now)])]
+        if packed is not None:
+            kind = "error" if outcome.error is not None else "result"
+            statements.append((_PART, _parts(outcome.call.id, kind, packed)))
+        self._file.put(Entry(statements, 2, n_bytes, tell if is_large else None))
+        return is_large
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yield the calls without an end, in order of submission, as they were recorded."""
+        after = 0
+        while rows := self._file.read(
+            "SELECT id, task, attempt, resubmitted_from, function, function_name, why_not "
+            "FROM calls WHERE state IS NULL AND id > ? ORDER BY id LIMIT ?",
+            (after, _PAGE),
+        ):
+            for call_id, task, attempt, origin, key, name, why_not in rows:
+                work = self._work(call_id, key, name, why_not)
+                yield Unfinished(call_id, task, attempt, origin, work)
+            after = rows[-1][0]
+
+    # ---------------------------------------------------------------- values
+
+    def _work(self, call_id: int, key: bytes | None, name: str, why_not: str | None) -> Work:
+        """Make a call's function and arguments again; if they cannot be, its run says why."""
+        try:
+            if key is None:
+                raise JournalError(why_not)
+            ((packed,),) = self._file.read("SELECT packed FROM functions WHERE key = ?", (key,))
+            args, kwargs = self._value(call_id, "arguments")
+            return pickle.loads(packed), args, kwargs
+        except Exception as error:  # whatever the loading of a value may raise
+            return _not_to_be_run, (f"Call {call_id} of {name}() cannot be run again: {error}",), {}
+
+    def _value(self, call_id: int, kind: str) -> Any:
+        rows = self._file.read(
+            "SELECT data FROM parts WHERE call = ? AND kind = ? ORDER BY n", (call_id, kind)
+        )
+        if not rows:
+            raise JournalError(f"The {kind} of call {call_id} could not be recorded.")
+        (packed,), *beside = rows
+        try:
+            # Arrays made over bytes would be read-only.
+            return unpack((packed, [bytearray(data) for (data,) in beside]))
+        except Exception as error:  # whatever a value's own loading may raise
+            raise JournalError(
+                f"The {kind} of call {call_id} cannot be made again here: {error!r}. Are the "
+                "modules that it needs installed, and the classes of the notebook defined?"
+            ) from error
+
+    def _packed_outcome(self, outcome: Outcome) -> Packed | None:
+        try:
+            if outcome.error is not None:
+                return pack(error_parts(outcome.error, skip_frames=0))
+            return _checked_size(pack(outcome.value))
+        except Exception as error:  # whatever a value's own pickling may raise
+            text = f"the result of call {outcome.call.id} is not in the journal: {error}"
+            self._log("warning", text)
+            return None
+
+
+def _not_to_be_run(why: str) -> None:
+    raise JournalError(why)
+
+
+def _packed_work(call: Call) -> tuple[ShippedFunction | None, Packed | None, str | None]:
+    """Pickle what the user submitted; or say why that cannot be."""
+    try:
+        shipped = ship_function(call.fn)
+        return shipped, _checked_size(ship_arguments(call.fn, call.args, call.kwargs)), None
+    except NotPicklableError as error:
+        return None, None, str(error)
+
+
+def _checked_size(packed: Packed) -> Packed:
+    body, buffers = packed
+    largest = max(memoryview(part).nbytes for part in (body, *buffers))
+    if largest > _MOST_BYTES:
+        raise NotPicklableError(
+            f"{largest / 1e6:.0f} MB in one piece are more than a journal takes "
+            f"({_MOST_BYTES / 1e6:.0f} MB). Write it to a file and pass the file's name."
+        )
+    return packed
+
+
+def _size(packed: Packed) -> int:
+    body, buffers = packed
+    return sum(memoryview(part).nbytes for part in (body, *buffers))
+
+
+def _parts(call_id: int, kind: str, packed: Packed) -> list[tuple[Any, ...]]:
+    body, buffers = packed
+    return [(call_id, kind, n, memoryview(part)) for n, part in enumerate((body, *buffers))]
+
+
+def _end_row(outcome: Outcome, now: float) -> tuple[Any, ...]:
+    call, error = outcome.call, outcome.error
+    state = CallState.FAILED if error is not None else CallState.DONE
+    is_done = not outcome.cancelled and error is None
+    return (
+        str(CallState.CANCELLED if outcome.cancelled else state),
+        outcome.started_at or call.started_at,
+        now,
+        outcome.seconds,
+        _text(outcome.worker or call.worker),
+        _text(error_line(error)) if error is not None else None,
+        _text(short_repr(outcome.value, _RESULT_TEXT)) if is_done else None,
+        _text(outcome.output),
+        call.id,
+    )
+
+
+def _text(text: str | None) -> str | None:
+    """Make a text that SQLite takes: lone surrogates are written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode() if text is not None else None
+
+
+def _where(state: CallState | str | None) -> tuple[str, tuple[Any, ...]]:
+    if state is None:
+        return "", ()
+    if state == "unfinished":
+        return "WHERE state IS NULL", ()
+    return "WHERE state = ?", (str(CallState(state)),)
+
+
+def _record(row: Sequence[Any]) -> dict[str, Any]:
+    (call_id, task, function, args, state, submitted, started, ended, *rest) = row
+    seconds, worker, attempt, resubmitted_from, error = rest
+    return {
+        "id": call_id,
+        "task": task,
+        "function": function,
+        "args": args,
+        "state": state or "unfinished",
+        "submitted": utc(submitted),
+        "started": utc(started),
+        "ended": utc(ended),
+        "seconds": seconds,
+        "worker": worker,
+        "attempt": attempt,
+        "resubmitted_from": resubmitted_from,
+        "error": error,
+    }
+
+
+def _no_result(call_id: int, state: str | None, *, is_there: bool) -> str:
+    if not is_there:
+        return f"No call {call_id} is in the journal; records() lists those that are."
+    if state is None:
+        return (
+            f"Call {call_id} has no recorded end. If its scheduler's process is gone, start the "
+            "scheduler and let it run again: scheduler.recover()."
+        )
+    return f"Call {call_id} was cancelled, so it has no result."

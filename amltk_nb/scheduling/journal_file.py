@@ -1,0 +1,392 @@
+"""The file of a journal: one SQLite database, written by a thread of its own.
+
+    any thread: put(entry) ──► queue ──► writer: one transaction for what came within 10 ms ──► file
+
+SQLite's write-ahead log makes a transaction survive the end of this process at any moment; after a
+power cut the last ones may be missing, as if they had not been. The file is locked for as long as
+it is open (also on network file systems, since the exclusive mode needs no shared memory), and the
+system lets go of the lock however the process ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from amltk_nb.errors import JournalError, JournalInUseError
+
+__all__ = ["Entry", "JournalFile"]
+
+_APPLICATION_ID = 0x616D6E62  # "amnb": SQLite keeps it in the header of the file
+_FORMAT = 1
+_MAGIC = b"SQLite format 3\0"
+_HEADER_BYTES = 100  # https://www.sqlite.org/fileformat.html, section 1.3
+_VERSION_AT, _APPLICATION_AT = 60, 68
+
+_LINGER_S = 0.010  # what comes within this is written together
+_TRY_AGAIN_S = 1.0  # a full disk may have room again
+_MOST_KEPT = 10_000  # entries that wait for such a moment; older ones are given up
+_MOST_KEPT_BYTES = 100_000_000  # of large values among them
+_GIVE_UP_S = 2.0  # closing a journal whose disk is full does not wait for longer
+
+_SCHEMA = f"""
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_FORMAT};
+CREATE TABLE functions (key BLOB PRIMARY KEY, name TEXT NOT NULL, packed BLOB NOT NULL);
+CREATE TABLE calls (
+    id INTEGER PRIMARY KEY,
+    task TEXT, function_name TEXT NOT NULL, args_text TEXT NOT NULL,
+    function BLOB REFERENCES functions (key),  -- NULL: it cannot be run again, see `why_not`
+    why_not TEXT,
+    attempt INTEGER NOT NULL, resubmitted_from INTEGER, submitted_at REAL NOT NULL,
+    state TEXT,  -- NULL: accepted, and no end of it is known
+    started_at REAL, ended_at REAL, seconds REAL, worker TEXT,
+    error TEXT, result_text TEXT, output TEXT
+);
+CREATE INDEX unfinished ON calls (id) WHERE state IS NULL;
+-- A value is the pickle and the large buffers beside it, in their order.
+CREATE TABLE parts (
+    call INTEGER NOT NULL REFERENCES calls (id),
+    kind TEXT NOT NULL, n INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (call, kind, n)
+) WITHOUT ROWID;
+"""
+
+Row: TypeAlias = tuple[Any, ...]
+
+
+class Entry(NamedTuple):
+    """Something to be written: statements with their rows, and who is told."""
+
+    statements: Sequence[tuple[str, Sequence[Row]]]
+    stage: int = 0  # of those written together, entries of a lower stage come first; 0 to 2
+    n_bytes: int = 0  # of large values
+    written: Callable[[], None] | None = None  # called when it is, or will not be for now
+
+
+class JournalFile:
+    """An open journal file: what is put is written soon, in order; what is asked is read."""
+
+    def __init__(self, path: Path, *, log: Callable[[str, str], None]) -> None:
+        """Open a file, or make a new one.
+
+        Args:
+            path: of the file.
+            log: told a level and a text when something cannot be written, and when it can again.
+
+        Raises:
+            JournalInUseError: another scheduler has it open.
+            JournalError: it is no journal, is damaged, of another format, or cannot be written.
+        """
+        self.path = path
+        self.n_lost = 0  # entries that could not be written
+        self._log = log
+        self._lock = threading.Lock()  # of the connection: the writer's and that of questions
+        with _opening:
+            _refuse_twice(path)
+            self._connection = _opened(path)
+            _open_files.append(self)
+        self._entries: deque[Entry] = deque()
+        self._news = threading.Condition()
+        self._n_put = self._n_done = 0
+        self._is_closing = self._is_failing = False
+        self._writer = threading.Thread(target=self._live, name="amltk-nb journal", daemon=True)
+        self._writer.start()
+
+    def put(self, entry: Entry) -> None:
+        """Have something written, from any thread; after it is closed, nothing is."""
+        with self._news:
+            if self._is_closing:
+                if entry.written is not None:
+                    entry.written()
+                return
+            self._entries.append(entry)
+            self._n_put += 1
+            if len(self._entries) == 1:
+                self._news.notify_all()
+
+    def read(self, sql: str, parameters: Row = ()) -> list[Row]:
+        """Ask; what was put before is seen.
+
+        Raises:
+            JournalError: the file cannot be read.
+        """
+        self.flush()
+        with self._lock:
+            try:
+                return self._connection.execute(sql, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise JournalError(f"The journal {self.path} cannot be read: {error}.") from error
+
+    def flush(self) -> None:
+        """Wait until all that was put is written, or will not be for now."""
+        with self._news:
+            target = self._n_put
+            self._news.notify_all()
+            self._news.wait_for(lambda: self._n_done >= target or self._is_failing)
+
+    def close(self) -> None:
+        """Write what is left and let go of the file; harmless when closed."""
+        self.leave()
+        self._writer.join()
+
+    def leave(self) -> None:
+        """Have it closed soon, without waiting: the garbage collector may ask on any thread."""
+        with self._news:
+            self._is_closing = True
+            self._news.notify_all()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has let go of the file."""
+        return self._is_closing
+
+    # ---------------------------------------------------------------- the writer's thread
+
+    def _live(self) -> None:
+        try:
+            self._write_on()
+        finally:
+            with self._lock:
+                self._connection.close()
+            with suppress(ValueError):  # a child that was forked has forgotten it
+                _open_files.remove(self)
+
+    def _write_on(self) -> None:
+        give_up_at: float | None = None
+        while True:
+            batch = self._next_batch()
+            if not batch:
+                return
+            error = self._write(batch)
+            if error is None:
+                self._has_written(batch)
+                continue
+            if not isinstance(error, sqlite3.OperationalError):  # something in it cannot be stored
+                self._write_one_by_one(batch)
+                continue
+            if self._is_closing:
+                give_up_at = give_up_at or time.monotonic() + _GIVE_UP_S
+            if give_up_at is not None and time.monotonic() >= give_up_at:
+                self._give_up(batch, error)
+                return
+            self._keep(batch, error)
+
+    def _next_batch(self) -> list[Entry]:
+        """Wait for something to write; returns nothing when closed and all is written."""
+        with self._news:
+            if self._is_failing:
+                self._news.wait_for(lambda: self._is_closing, _TRY_AGAIN_S)
+            self._news.wait_for(lambda: self._entries or self._is_closing)
+            if not self._is_closing:
+                self._news.wait_for(lambda: self._is_closing, _LINGER_S)
+            batch = list(self._entries)
+            self._entries.clear()
+            return batch
+
+    def _write_one_by_one(self, batch: Sequence[Entry]) -> None:
+        for entry in batch:
+            error = self._write([entry])
+            if error is not None:
+                self.n_lost += 1
+                self._log("error", f"an entry of the journal could not be written: {error!r}")
+        self._done(batch)
+
+    def _write(self, batch: Iterable[Entry]) -> Exception | None:
+        """Write a batch whole, or nothing of it."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                for sql, rows in _by_statement(batch):
+                    self._connection.executemany(sql, rows)
+                self._connection.execute("COMMIT")
+            except Exception as error:  # of the disk, or of a value that SQLite does not take
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                return error
+        return None
+
+    def _has_written(self, batch: Sequence[Entry]) -> None:
+        if self._is_failing:
+            self._is_failing = False
+            self._log("info", f"the journal {self.path.name} is written again")
+        self._done(batch)
+
+    def _keep(self, batch: Sequence[Entry], error: Exception) -> None:
+        """Try it again later; nobody waits for it any more."""
+        with self._news:
+            self._entries.extendleft(reversed([entry._replace(written=None) for entry in batch]))
+            n_bytes = sum(entry.n_bytes for entry in self._entries)
+            while len(self._entries) > _MOST_KEPT or n_bytes > _MOST_KEPT_BYTES:
+                n_bytes -= self._entries.popleft().n_bytes
+                self.n_lost += 1
+                self._n_done += 1
+            first, self._is_failing = not self._is_failing, True
+            self._news.notify_all()
+        if first:
+            self._log("error", _cannot_write(self.path, error) + " It is tried again and again.")
+        for entry in batch:
+            if entry.written is not None:
+                entry.written()
+
+    def _give_up(self, batch: Sequence[Entry], error: Exception) -> None:
+        self.n_lost += len(batch)
+        self._log("error", f"{_cannot_write(self.path, error)} {self.n_lost} entries are missing.")
+        self._done(batch)
+
+    def _done(self, batch: Sequence[Entry]) -> None:
+        with self._news:
+            self._n_done += len(batch)
+            self._news.notify_all()
+        for entry in batch:
+            if entry.written is not None:
+                entry.written()
+
+
+def _by_statement(batch: Iterable[Entry]) -> Iterable[tuple[str, list[Row]]]:
+    """Gather the rows of equal statements, stage by stage."""
+    gathered: tuple[dict[str, list[Row]], ...] = {}, {}, {}
+    for entry in batch:
+        for sql, rows in entry.statements:
+            gathered[entry.stage].setdefault(sql, []).extend(rows)
+    for statements in gathered:
+        yield from statements.items()
+
+
+# --- opening -----------------------------------------------------------------------------------
+
+
+_opening = threading.Lock()
+
+
+def _refuse_twice(path: Path) -> None:
+    """See that this process does not have the file open.
+
+    Not by trying: a process that closes any descriptor of a file loses all its locks on it.
+    """
+    for file in _open_files.copy():
+        if file.path == path or (path.exists() and file.path.samefile(path)):
+            raise _in_use(path)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    try:
+        is_new = not path.exists() or path.stat().st_size == 0
+        if not is_new:
+            _check(path)
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    except JournalError:  # which is an OSError as well
+        raise
+    except (OSError, sqlite3.Error) as error:
+        raise JournalError(_cannot_write(path, error)) from error
+    try:
+        _prepare(connection, is_new=is_new)
+    except sqlite3.Error as error:
+        connection.close()
+        if _is_busy(error):
+            raise _in_use(path) from error
+        raise JournalError(_cannot_write(path, error)) from error
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, *, is_new: bool) -> None:
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    if is_new:
+        connection.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # Takes the lock, which is kept, and shows that the file can be written.
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("DELETE FROM calls WHERE FALSE")
+    connection.execute("COMMIT")
+
+
+def _check(path: Path) -> None:
+    """Look at a file without touching it.
+
+    Raises:
+        JournalInUseError: another scheduler has it open.
+        JournalError: it is none of ours, damaged, or of another format.
+    """
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if not header.startswith(_MAGIC) or _number(header, _APPLICATION_AT) != _APPLICATION_ID:
+        raise JournalError(
+            f"{path} is not a journal of a scheduler; it is left as it is. Choose another path "
+            "for journal=: a file that is not there yet is made."
+        )
+    if (version := _number(header, _VERSION_AT)) != _FORMAT:
+        raise JournalError(
+            f"The journal {path} has format {version}, and this version of amltk_nb reads and "
+            f"writes format {_FORMAT}. Use the version that wrote it, or begin another file."
+        )
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=0)) as connection:
+            found = [line for (line,) in connection.execute("PRAGMA quick_check(3)")]
+    except sqlite3.Error as error:
+        if _is_busy(error):
+            raise _in_use(path) from error
+        found = [str(error)]
+    if found != ["ok"]:
+        raise JournalError(
+            f"The journal {path} is damaged ({'; '.join(found)}); it is left as it is. "
+            "`sqlite3 FILE .recover` may save what is in it; begin another file for new calls."
+        )
+
+
+def _number(header: bytes, at: int) -> int:
+    return int.from_bytes(header[at : at + 4], "big")
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def _in_use(path: Path) -> JournalInUseError:
+    return JournalInUseError(
+        f"The journal {path} is open in another scheduler, maybe of another kernel. Two on one "
+        "file would run calls twice: end that one (scheduler.journal.close(), or its kernel), or "
+        "give this one a file of its own."
+    )
+
+
+def _cannot_write(path: Path, error: Exception) -> str:
+    return (
+        f"The journal {path} cannot be written: {error}. Is its folder there and writable, and is "
+        "there room on the disk? Calls run all the same, and what is not written is not there to "
+        "be recovered."
+    )
+
+
+# --- the end of the process, and its children --------------------------------------------------
+
+_open_files: list[JournalFile] = []
+_not_ours: list[Any] = []
+
+
+def _close_all() -> None:
+    for file in _open_files.copy():
+        file.close()
+
+
+def _leave_to_parent() -> None:
+    """Keep a child that was forked from ever closing the parent's files: SQLite forbids it."""
+    _not_ours.extend(file._connection for file in _open_files)
+    for file in _open_files:
+        file._is_closing = True
+    _open_files.clear()
+
+
+atexit.register(_close_all)  # daemonic threads still run then, and write what is left
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
