@@ -230,4 +230,4 @@ async def in_thread(fn: Callable[[], None]) -> None:
         await done
     finally:
         if not done.cancelled():
-            thread.join()  # it has nothing left to do but end, and whoever looks now finds no thread
+            thread.join()  # who looks now finds none that is still ending
