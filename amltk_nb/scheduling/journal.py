@@ -39,6 +39,7 @@ Statements: TypeAlias = list[tuple[str, list[tuple[Any, ...]]]]
 _RESULT_TEXT = 200  # characters
 _LARGE_BYTES = 1 << 20  # a result from this size on is told of when it is written
 _MOST_BYTES = 900_000_000  # of one buffer; SQLite takes a little more
+_ENDS = (*map(str, (CallState.DONE, CallState.FAILED, CallState.CANCELLED)), "unfinished")
 _PAGE = 500  # unfinished calls that are read in one go
 
 _FUNCTION = "INSERT OR IGNORE INTO functions (key, name, packed) VALUES (?, ?, ?)"
@@ -339,7 +340,9 @@ def _where(state: CallState | str | None) -> tuple[str, tuple[Any, ...]]:
         return "", ()
     if state == "unfinished":
         return "WHERE state IS NULL", ()
-    return "WHERE state = ?", (str(CallState(state)),)
+    if state not in _ENDS:
+        raise ValueError(f"There are no {state!r} records; there are {', '.join(_ENDS)} ones.")
+    return "WHERE state = ?", (str(state),)
 
 
 def _record(row: Sequence[Any]) -> dict[str, Any]:

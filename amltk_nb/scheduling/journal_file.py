@@ -35,6 +35,7 @@ _LINGER_S = 0.010  # what comes within this is written together
 _TRY_AGAIN_S = 1.0  # a full disk may have room again
 _MOST_KEPT = 10_000  # entries that wait for such a moment; older ones are given up
 _MOST_KEPT_BYTES = 100_000_000  # of large values among them
+_GOES_ON = "Calls run all the same; what waits to be written is tried again every second."
 _GIVE_UP_S = 2.0  # closing a journal whose disk is full does not wait for longer
 
 _SCHEMA = f"""
@@ -232,7 +233,7 @@ class JournalFile:
             first, self._is_failing = not self._is_failing, True
             self._news.notify_all()
         if first:
-            self._log("error", _cannot_write(self.path, error) + " It is tried again and again.")
+            self._log("error", f"{_cannot_write(self.path, error)} {_GOES_ON}")
         for entry in batch:
             if entry.written is not None:
                 entry.written()
@@ -363,8 +364,7 @@ def _in_use(path: Path) -> JournalInUseError:
 def _cannot_write(path: Path, error: Exception) -> str:
     return (
         f"The journal {path} cannot be written: {error}. Is its folder there and writable, and is "
-        "there room on the disk? Calls run all the same, and what is not written is not there to "
-        "be recovered."
+        "there room on the disk?"
     )
 
 
