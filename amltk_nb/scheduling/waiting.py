@@ -229,5 +229,6 @@ async def in_thread(fn: Callable[[], None]) -> None:
     try:
         await done
     finally:
-        if not done.cancelled():
-            thread.join()  # who looks now finds none that is still ending
+        # It has nothing left to do but end; whoever looks after this finds no thread.
+        while thread.is_alive() and not done.cancelled():
+            await asyncio.sleep(0)
