@@ -129,30 +129,46 @@ class Dashboard(anywidget.AnyWidget):
             bundle["application/vnd.jupyter.widget-view+json"] = view
         return bundle, {}
 
+    def set_state(self, sync_data: object) -> None:
+        """Leave everything as it is: the kernel says what is shown, and pages only send commands.
+
+        ipywidgets would take over whatever a page claims, even the code that other pages run.
+        """
+        _log.debug("A page tried to change the state of %r", self)
+
     def _on_message(self, _: object, content: object, buffers: object) -> None:
         """Take a message on whatever thread the kernel chose."""
         try:
             at_once = command_of(content)[0].any_thread
         except CommandError:
             at_once = True  # the answer is a refusal, which touches nothing
-        if at_once:
+        # A loop that is gone runs nothing that could be disturbed, and leaves no click unanswered.
+        if at_once or not self._post(self._answer, content):
             self._answer(content)
-        else:
-            self._post(self._answer, content)
 
     def _answer(self, content: object) -> None:
+        if self.comm is None:  # closed meanwhile: nothing is begun that nobody sees
+            return
         reply = dispatch_command(self._scheduler, content)
         if reply["ok"] and isinstance(content, Mapping) and content["name"] == "snapshot":
             self._feed.hello()
             self._pump()
         self._send_locked(reply)
 
-    def _post(self, fn: Callable[..., None], *args: object) -> None:
-        """Run `fn` on the loop's thread; at once where there was no loop to begin with."""
+    def _post(self, fn: Callable[..., None], *args: object) -> bool:
+        """Run `fn` on the loop's thread; at once where there was no loop to begin with.
+
+        Returns:
+            Whether it runs; not if the loop is closed.
+        """
         if self._loop is None:
             fn(*args)
-        elif not self._loop.is_closed():
+            return True
+        try:
             self._loop.call_soon_threadsafe(fn, *args)
+        except RuntimeError:  # closed, maybe this moment
+            return False
+        return True
 
     def _pump(self) -> None:
         """Send what is due and come back when more is; on the loop's thread."""
@@ -162,7 +178,7 @@ class Dashboard(anywidget.AnyWidget):
         except Exception:  # a broken view must not end up in the loop, which is the user's
             _log.exception("The dashboard could not be updated; trying again")
             delay = QUIET_GAP_S
-        if delay is not None and self._loop is not None:
+        if delay is not None and self._loop is not None and not self._loop.is_closed():
             self._timer = self._loop.call_later(delay, self._pump)
 
     def _cancel_timer(self) -> None:
