@@ -20,11 +20,12 @@ import pytest
 from amltk_nb import ExitCode, Scheduler
 from amltk_nb.errors import WorkerDiedError
 from amltk_nb.scheduling.journal import Journal
+from tests.chaos.figures import IS_LONG, report
 from tests.executors.driver import survivors
 
-IS_LONG = bool(os.environ.get("AMLTK_NB_CHAOS"))
-N_CALLS = 10_000 if IS_LONG else 1_000
-N_KERNEL_CALLS = 3_000 if IS_LONG else 300
+N_CALLS = 10_000 if IS_LONG else 600
+N_KERNEL_CALLS = 10_000 if IS_LONG else 200
+N_KERNEL_KILLS = 12 if IS_LONG else 3
 KILL_EVERY_S = 0.2
 MOST_S = 600 if IS_LONG else 120
 
@@ -37,6 +38,13 @@ def work(marks: str, n: int, seconds: float) -> int:
     os.write(file, f"ended {n}\n".encode())
     os.close(file)
     return n
+
+
+def work_within(marks: str, n: int, seconds: float) -> int:
+    """Do the same while this life may begin more calls, else wait for its end."""
+    if os.path.getsize(marks) > int(Path(f"{marks}.most").read_text()):
+        signal.pause()
+    return work(marks, n, seconds)
 
 
 def counted(marks: Path, word: str) -> Counter[int]:
@@ -82,12 +90,14 @@ async def test_every_call_ends_once_though_workers_die(tmp_path: Path, batching:
     def note(future: Any) -> None:
         ends[future.call.id] += 1
 
+    began_at = time.monotonic()
     run = scheduler.start(end_on_empty=True)
     killer = Killer(scheduler, seed=11)
     futures = [
         scheduler.submit(work, str(marks), n, seeded.uniform(0.001, 0.020)) for n in range(N_CALLS)
     ]
     assert await run == ExitCode.EXHAUSTED
+    took_s = time.monotonic() - began_at
     errors = [future.exception() for future in futures]
     died = {n for n, error in enumerate(errors) if error is not None}
     assert {type(error) for error in errors} <= {type(None), WorkerDiedError}
@@ -103,52 +113,119 @@ async def test_every_call_ends_once_though_workers_die(tmp_path: Path, batching:
     if not batching:  # at most once: nothing that began is begun again
         assert max(began.values()) == 1
         assert set(began) == set(range(N_CALLS)) or set(range(N_CALLS)) - set(began) <= died
+    report(
+        "workers",
+        batching="on" if batching else "off",
+        calls=N_CALLS,
+        workers_killed=killer.n_killed,
+        calls_that_died=len(died),
+        ends=ends.total(),
+        calls_without_end=N_CALLS - len(ends),
+        ended_twice=ends.total() - len(ends),
+        begun_twice=began.total() - len(began),
+        seconds=took_s,
+    )
 
 
 _LIFE = """
-import asyncio, sys
+import asyncio, random, sys
 from amltk_nb import Scheduler
-from tests.chaos.test_storm import work
+from amltk_nb.errors import WorkerDiedError
+from tests.chaos.test_storm import Killer, work_within
 
-async def main(path, marks, n_calls):
-    scheduler = Scheduler.with_processes(3, journal=path)
+async def main(path, marks, n_calls, life):
+    seeded = random.Random(life)
+    scheduler = Scheduler.with_processes(3, journal=path, batching=life % 2 == 0)
     run = scheduler.start(end_on_empty=True)
     n_known = scheduler.journal.last_id
     futures = scheduler.recover()
     # What the former life had not even submitted; ids count the calls that were accepted.
-    futures += [scheduler.submit(work, marks, n, 0.01) for n in range(n_known, n_calls)]
+    for n in range(n_known, n_calls):
+        futures.append(scheduler.submit(work_within, marks, n, seeded.uniform(0.001, 0.020)))
+    killer = Killer(scheduler, seed=life)
     await run
-    assert all(future.exception() is None for future in futures)
+    assert {type(f.exception()) for f in futures} <= {type(None), WorkerDiedError}
 
-asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+asyncio.run(main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])))
 """
+
+
+class Lives:
+    """One kernel after the other on one journal, each killed when it has got so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self.journal, self.marks = folder / "run.db", folder / "marks"
+        self.marks.touch()
+        self.recorded: dict[int, str] = {}  # the states of calls with an end, by their numbers
+        self.n_lives = self.n_killed = 0
+        self._random = random.Random(3)
+
+    def live(self, *, n_marks: int | None) -> None:
+        """Live until so many calls more have begun, for a random moment if none, or to the end."""
+        n_before = len(self._begun())
+        self._allow(n_marks)
+        self.n_lives += 1
+        argv = [self.journal, self.marks, N_KERNEL_CALLS, self.n_lives]
+        life = subprocess.Popen(
+            [sys.executable, "-c", _LIFE, *map(str, argv)], stderr=subprocess.PIPE, text=True
+        )
+        if n_marks is not None:
+            self._wait_for(life, n_before, n_marks)
+            life.kill()
+            self.n_killed += 1
+        _, said = life.communicate()
+        assert life.returncode == (0 if n_marks is None else -signal.SIGKILL), said
+        # Calls of the life before may have begun meanwhile, but none that has a recorded end.
+        assert self.recorded.keys().isdisjoint(self._begun()[n_before:])
+        self._read_journal()
+
+    def _allow(self, n_marks: int | None) -> None:
+        """Have no life get so far ahead of whoever kills it that too few lives are lived."""
+        n_bytes = sys.maxsize if n_marks is None else self.marks.stat().st_size + 24 * n_marks
+        (self.marks.parent / "marks.most").write_text(str(n_bytes))
+
+    def _wait_for(self, life: subprocess.Popen[str], n_before: int, n_marks: int) -> None:
+        if n_marks == 0:
+            time.sleep(self._random.uniform(0.1, 0.6))  # the chaos itself: nothing is waited for
+        while len(self._begun()) < n_before + n_marks:
+            assert life.poll() is None, life.communicate()[1]
+            time.sleep(0.002)
+
+    def _begun(self) -> list[int]:
+        lines = self.marks.read_text().splitlines()
+        return [int(line.split()[1]) for line in lines if line.startswith("began")]
+
+    def _read_journal(self) -> None:
+        journal = Journal(self.journal)
+        before = self.recorded
+        self.recorded = {record["id"] - 1: record["state"] for record in journal.records()}
+        for n in [n for n, state in self.recorded.items() if state == "unfinished"]:
+            del self.recorded[n]
+        journal.close()
+        assert before.items() <= self.recorded.items()  # nothing recorded changes or is lost
 
 
 @pytest.mark.timeout(MOST_S)
 def test_every_effect_is_recorded_though_the_kernel_dies(tmp_path: Path):
-    path, marks, seeded = tmp_path / "run.db", tmp_path / "marks", random.Random(3)
-    argv = [sys.executable, "-c", _LIFE, str(path), str(marks), str(N_KERNEL_CALLS)]
-    recorded: set[int] = set()
-    n_lives = 0
-    while True:
-        n_lives += 1
-        n_before = sum(counted(marks, "began").values()) if marks.exists() else 0
-        life = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
-        try:
-            _, said = life.communicate(timeout=seeded.uniform(0.7, 2.0))
-        except subprocess.TimeoutExpired:
-            life.kill()
-            _, said = life.communicate()
-        assert life.returncode in (0, -signal.SIGKILL), said
-        text = marks.read_text() if marks.exists() else ""
-        lines = [line for line in text.splitlines() if line.startswith("began")]
-        # A life may have been killed while the workers of the one before still ended.
-        assert recorded.isdisjoint(int(line.split()[1]) for line in lines[n_before:])
-        journal = Journal(path)
-        recorded = {record["id"] - 1 for record in journal.records("done")}
-        journal.close()
-        if life.returncode == 0:
-            break
-    assert n_lives > 2
-    assert recorded == set(range(N_KERNEL_CALLS))
-    assert set(counted(marks, "ended")) == recorded
+    lives, seeded, began_at = Lives(tmp_path), random.Random(3), time.monotonic()
+    most = N_KERNEL_CALLS // N_KERNEL_KILLS
+    for n_life in range(N_KERNEL_KILLS):
+        # Killed at the beginning every now and then, when calls are recovered.
+        lives.live(n_marks=0 if n_life % 4 == 1 else seeded.randrange(most // 2, most))
+    lives.live(n_marks=None)
+    assert lives.n_lives == N_KERNEL_KILLS + 1
+    began, ended = counted(lives.marks, "began"), counted(lives.marks, "ended")
+    died = {n for n, state in lives.recorded.items() if state == "failed"}
+    assert set(lives.recorded.values()) <= {"done", "failed"}
+    assert set(lives.recorded) == set(range(N_KERNEL_CALLS))
+    assert set(ended) >= set(lives.recorded) - died
+    report(
+        "kernels",
+        calls=N_KERNEL_CALLS,
+        kernels_killed=lives.n_killed,
+        calls_that_died_with_a_worker=len(died),
+        recorded_ends=len(lives.recorded),
+        begun_again_after_their_recorded_end=0,
+        begun_again_without_one=began.total() - len(began),
+        seconds=time.monotonic() - began_at,
+    )
