@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 from collections.abc import Iterator
@@ -27,5 +28,7 @@ def a_blocked_loop_fails(request: pytest.FixtureRequest) -> Iterator[None]:
     if not wanted or request.node.get_closest_marker("may_block"):
         yield
         return
+    # Loaded on first use, which is a user's own choice of moment; it reads how many CPUs there are.
+    importlib.import_module("amltk_nb.scheduling.executors.local")
     with blockbuster_ctx("amltk_nb"):
         yield
