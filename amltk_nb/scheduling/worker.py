@@ -334,13 +334,28 @@ class _Worker:
             if type(value) is CoroutineType:
                 value = _run_coroutine(value)
         except BaseException as error:  # what ends the process elsewhere is this call's alone
+            self._end_copy(error)
             seconds = perf_counter() - began
             kind, sent = ERROR, error_parts(error, skip_frames=1)
         else:
+            self._end_copy(None)
             seconds = perf_counter() - began
             kind, sent = _sendable(value, function.name)
         output = self._output.take() if self._output is not None else ""
         return call_id, kind, sent, started_at, seconds, output
+
+    def _end_copy(self, error: BaseException | None) -> None:
+        """End this process here if a call has forked it and it has left the call as well.
+
+        It shares the board: going on, it would count calls that the worker has not run.
+        """
+        if not self._gone:
+            return
+        if isinstance(error, SystemExit):
+            die(error.code if isinstance(error.code, int) else int(error.code is not None))
+        if error is not None:
+            sys.excepthook(type(error), error, error.__traceback__)
+        die(int(error is not None))
 
 
 def _has_buffers(item: Item) -> bool:

@@ -401,15 +401,15 @@ class Pool:
 
     def _bury(self, worker: Worker, how: str, news: News) -> None:
         with self._lock:
-            del self._workers[worker.name]
-            self._free_slots.append(worker.board_slot)
-            self._free_slots.sort(reverse=True)
             left, worker.batch = worker.batch, {}
             if not worker.is_ready and not worker.is_killed:
                 self._note_failure(worker.failure or how)
         self._part_calls(worker, list(left.values()), how, news)
         news.changed = True
-        with self._lock:
+        with self._lock:  # not before: the next worker in this slot counts from zero
+            del self._workers[worker.name]
+            self._free_slots.append(worker.board_slot)
+            self._free_slots.sort(reverse=True)
             self._someone_left.notify_all()
 
     def _part_calls(self, worker: Worker, left: list[Call], how: str, news: News) -> None:
