@@ -9,18 +9,19 @@ recorded: those calls are what `Scheduler.recover()` runs.
 from __future__ import annotations
 
 import pickle
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
-from weakref import finalize
+from weakref import finalize, ref
 
 from amltk_nb.errors import CallNotFoundError, JournalError, NotPicklableError
 from amltk_nb.scheduling.call import Call, Outcome, Work
 from amltk_nb.scheduling.functions import ShippedFunction, ship_function
 from amltk_nb.scheduling.history import args_text, error_line, short_repr
-from amltk_nb.scheduling.journal_file import Entry, JournalFile
+from amltk_nb.scheduling.journal_file import ENDS, Entry, JournalFile
 from amltk_nb.scheduling.shipping import (
     Packed,
     error_parts,
@@ -34,12 +35,14 @@ from amltk_nb.scheduling.states import CallState
 
 __all__ = ["Journal", "Unfinished"]
 
+PackedWork: TypeAlias = tuple[ShippedFunction, Packed]
 Statements: TypeAlias = list[tuple[str, list[tuple[Any, ...]]]]
 
 _RESULT_TEXT = 200  # characters
 _LARGE_BYTES = 1 << 20  # a result from this size on is told of when it is written
-_MOST_BYTES = 900_000_000  # of one buffer; SQLite takes a little more
+_PIECE_BYTES = 1 << 22
 _ENDS = (*map(str, (CallState.DONE, CallState.FAILED, CallState.CANCELLED)), "unfinished")
+_MOST_KNOWN = 10_000
 _PAGE = 500  # unfinished calls that are read in one go
 
 _FUNCTION = "INSERT OR IGNORE INTO functions (key, name, packed) VALUES (?, ?, ?)"
@@ -54,15 +57,24 @@ INSERT INTO calls (id, task, function_name, args_text, function, why_not, attemp
 SELECT ?, task, function_name, args_text, function, why_not, ?, id, ? FROM calls WHERE id = ?
 """
 _RETRY_PARTS = """
-INSERT INTO parts SELECT ?, kind, n, data FROM parts WHERE call = ? AND kind = 'arguments'
+INSERT INTO parts SELECT ?, kind, n, piece, data FROM parts WHERE call = ? AND kind = 'arguments'
 """
 _AGAIN = "UPDATE calls SET attempt = ?, submitted_at = ? WHERE id = ? AND state IS NULL"
-_END = """
+_END_ONE = """
 UPDATE calls SET state = ?, started_at = ?, ended_at = ?, seconds = ?, worker = ?, error = ?,
                  result_text = ?, output = ?
 WHERE id = ? AND state IS NULL
 """
-_PART = "INSERT OR REPLACE INTO parts (call, kind, n, data) VALUES (?, ?, ?, ?)"
+_END_MANY = """
+WITH ended (state, started_at, ended_at, seconds, worker, error, result_text, output, id)
+AS (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?))
+UPDATE calls SET state = ended.state, started_at = ended.started_at, ended_at = ended.ended_at,
+                 seconds = ended.seconds, worker = ended.worker, error = ended.error,
+                 result_text = ended.result_text, output = ended.output
+FROM ended WHERE calls.id = ended.id AND calls.state IS NULL
+"""
+_END = _END_MANY if sqlite3.sqlite_version_info >= (3, 33) else _END_ONE  # UPDATE … FROM is of 2020
+_PART = "INSERT OR REPLACE INTO parts (call, kind, n, piece, data) VALUES (?, ?, ?, ?, ?)"
 _COLUMNS = (
     "id, task, function_name, args_text, state, submitted_at, started_at, ended_at, seconds, "
     "worker, attempt, resubmitted_from, error"
@@ -105,7 +117,14 @@ class Journal:
         """
         self.path = Path(path).expanduser().absolute()
         self._log = log
-        self._file = JournalFile(self.path, log=log)
+        self.caught_up: Callable[[], None] = lambda: None  # see `is_behind`
+        me = ref(self)  # the writer must not keep it alive
+
+        def caught_up() -> None:
+            if (journal := me()) is not None:
+                journal.caught_up()
+
+        self._file = JournalFile(self.path, log=log, caught_up=caught_up)
         finalize(self, self._file.leave)  # a scheduler that is gone leaves its file to the next
         self._known: set[bytes] = set()  # functions that are in the file
 
@@ -170,9 +189,21 @@ class Journal:
         """Wait until all that was recorded is in the file, or cannot be for now."""
         self._file.flush()
 
-    def accepted(self, call: Call) -> None:
-        """Record a call as it is now, before anything is recorded of its end."""
-        shipped, packed, why_not = _packed_work(call)
+    def is_behind(self) -> bool:
+        """Say whether no more calls should begin until `caught_up` is called, on any thread.
+
+        Their ends would wait in memory, for a disk that is slower than the calls.
+        """
+        return self._file.is_behind()
+
+    def accepted(self, call: Call, packed_work: PackedWork | None = None) -> None:
+        """Record a call as it is now, before anything is recorded of its end.
+
+        Args:
+            call: a new one.
+            packed_work: its function and arguments, if its backend has pickled them already.
+        """
+        shipped, packed, why_not = (*packed_work, None) if packed_work else _packed_work(call)
         statements: Statements = []
         if shipped is not None and shipped.key not in self._known:
             self._known.add(shipped.key)
@@ -187,6 +218,8 @@ class Journal:
             call.attempt,
             call.resubmitted_from,
             call.submitted_at,
+            if len(self._known) >= _MOST_KNOWN:  # each call may have a closure of its own
+                self._known.clear()
         )
         statements.append((_ACCEPT, [row]))
         if packed is not None:
@@ -223,7 +256,7 @@ class Journal:
         if packed is not None:
             kind = "error" if outcome.error is not None else "result"
             statements.append((_PART, _parts(outcome.call.id, kind, packed)))
-        self._file.put(Entry(statements, 2, n_bytes, tell if is_large else None))
+        self._file.put(Entry(statements, ENDS, n_bytes, tell if is_large else None))
         return is_large
 
     def unfinished(self) -> Iterator[Unfinished]:
@@ -254,14 +287,17 @@ class Journal:
 
     def _value(self, call_id: int, kind: str) -> Any:
         rows = self._file.read(
-            "SELECT data FROM parts WHERE call = ? AND kind = ? ORDER BY n", (call_id, kind)
+            "SELECT n, data FROM parts WHERE call = ? AND kind = ? ORDER BY n, piece",
+            (call_id, kind),
         )
         if not rows:
             raise JournalError(f"The {kind} of call {call_id} could not be recorded.")
-        (packed,), *beside = rows
+        parts: dict[int, bytearray] = {}  # arrays made over bytes would be read-only
+        for n, data in rows:
+            parts.setdefault(n, bytearray()).extend(data)
+        packed, *beside = parts.values()
         try:
-            # Arrays made over bytes would be read-only.
-            return unpack((packed, [bytearray(data) for (data,) in beside]))
+            return unpack((packed, beside))
         except Exception as error:  # whatever a value's own loading may raise
             raise JournalError(
                 f"The {kind} of call {call_id} cannot be made again here: {error!r}. Are the "
@@ -272,7 +308,7 @@ class Journal:
         try:
             if outcome.error is not None:
                 return pack(error_parts(outcome.error, skip_frames=0))
-            return _checked_size(pack(outcome.value))
+            return pack(outcome.value)
         except Exception as error:  # whatever a value's own pickling may raise
             text = f"the result of call {outcome.call.id} is not in the journal: {error}"
             self._log("warning", text)
@@ -287,20 +323,9 @@ def _packed_work(call: Call) -> tuple[ShippedFunction | None, Packed | None, str
     """Pickle what the user submitted; or say why that cannot be."""
     try:
         shipped = ship_function(call.fn)
-        return shipped, _checked_size(ship_arguments(call.fn, call.args, call.kwargs)), None
+        return shipped, ship_arguments(call.fn, call.args, call.kwargs), None
     except NotPicklableError as error:
         return None, None, str(error)
-
-
-def _checked_size(packed: Packed) -> Packed:
-    body, buffers = packed
-    largest = max(memoryview(part).nbytes for part in (body, *buffers))
-    if largest > _MOST_BYTES:
-        raise NotPicklableError(
-            f"{largest / 1e6:.0f} MB in one piece are more than a journal takes "
-            f"({_MOST_BYTES / 1e6:.0f} MB). Write it to a file and pass the file's name."
-        )
-    return packed
 
 
 def _size(packed: Packed) -> int:
@@ -310,7 +335,17 @@ def _size(packed: Packed) -> int:
 
 def _parts(call_id: int, kind: str, packed: Packed) -> list[tuple[Any, ...]]:
     body, buffers = packed
-    return [(call_id, kind, n, memoryview(part)) for n, part in enumerate((body, *buffers))]
+    return [
+        (call_id, kind, n, piece, data)
+        for n, part in enumerate((body, *buffers))
+        for piece, data in enumerate(_pieces(memoryview(part).cast("B")))
+    ]
+
+
+def _pieces(data: memoryview) -> list[memoryview]:
+    if len(data) <= _PIECE_BYTES:
+        return [data]
+    return [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
 
 
 def _end_row(outcome: Outcome, now: float) -> tuple[Any, ...]:

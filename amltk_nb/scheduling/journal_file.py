@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from amltk_nb.errors import JournalError, JournalInUseError
 
-__all__ = ["Entry", "JournalFile"]
+__all__ = ["ENDS", "Entry", "JournalFile"]
 
 _APPLICATION_ID = 0x616D6E62  # "amnb": SQLite keeps it in the header of the file
-_FORMAT = 1
+_FORMAT = 2
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100  # https://www.sqlite.org/fileformat.html, section 1.3
 _VERSION_AT, _APPLICATION_AT = 60, 68
@@ -35,6 +36,8 @@ _LINGER_S = 0.010  # what comes within this is written together
 _TRY_AGAIN_S = 1.0  # a full disk may have room again
 _MOST_KEPT = 10_000  # entries that wait for such a moment; older ones are given up
 _MOST_KEPT_BYTES = 100_000_000  # of large values among them
+_MOST_BEHIND = 10_000  # ends that wait for the writer before no more calls are to begin …
+_MOST_BEHIND_BYTES = 256_000_000  # … and of large results among them
 _GOES_ON = "Calls run all the same; what waits to be written is tried again every second."
 _GIVE_UP_S = 2.0  # closing a journal whose disk is full does not wait for longer
 
@@ -53,22 +56,33 @@ CREATE TABLE calls (
     error TEXT, result_text TEXT, output TEXT
 );
 CREATE INDEX unfinished ON calls (id) WHERE state IS NULL;
--- A value is the pickle and the large buffers beside it, in their order.
+-- A value is the pickle and the large buffers beside it, in their order; each is cut into pieces,
+-- because SQLite copies what it is given while it holds the interpreter.
 CREATE TABLE parts (
     call INTEGER NOT NULL REFERENCES calls (id),
-    kind TEXT NOT NULL, n INTEGER NOT NULL, data BLOB NOT NULL,
-    PRIMARY KEY (call, kind, n)
+    kind TEXT NOT NULL, n INTEGER NOT NULL, piece INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (call, kind, n, piece)
 ) WITHOUT ROWID;
 """
 
 Row: TypeAlias = tuple[Any, ...]
+
+# Every row that is written by itself lets go of the interpreter twice, and while the loop is busy
+# it takes some milliseconds to get it back: rows by the hundred keep up with it, single ones do
+# not. Few sizes, so that few statements are compiled.
+_ROWS_AT_ONCE = (256, 64, 16, 4)
+_BYTES_AT_ONCE = 1 << 20  # of values; SQLite copies them while it holds the interpreter
+_ONE_ROW = re.compile(r"VALUES (\([?, ]+\))")
+
+
+ENDS = 2  # the stage of what says how calls ended
 
 
 class Entry(NamedTuple):
     """Something to be written: statements with their rows, and who is told."""
 
     statements: Sequence[tuple[str, Sequence[Row]]]
-    stage: int = 0  # of those written together, entries of a lower stage come first; 0 to 2
+    stage: int = 0  # of those written together, entries of a lower stage come first; 0 to ENDS
     n_bytes: int = 0  # of large values
     written: Callable[[], None] | None = None  # called when it is, or will not be for now
 
@@ -76,12 +90,19 @@ class Entry(NamedTuple):
 class JournalFile:
     """An open journal file: what is put is written soon, in order; what is asked is read."""
 
-    def __init__(self, path: Path, *, log: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        log: Callable[[str, str], None],
+        caught_up: Callable[[], None] = lambda: None,
+    ) -> None:
         """Open a file, or make a new one.
 
         Args:
             path: of the file.
             log: told a level and a text when something cannot be written, and when it can again.
+            caught_up: called on the writer's thread when what was behind is not so any more.
 
         Raises:
             JournalInUseError: another scheduler has it open.
@@ -98,6 +119,9 @@ class JournalFile:
         self._entries: deque[Entry] = deque()
         self._news = threading.Condition()
         self._n_put = self._n_done = 0
+        self._n_behind = self._n_behind_bytes = 0  # ends that are not written
+        self._caught_up = caught_up
+        self._is_awaited = False  # whether somebody was told that it is behind
         self._is_closing = self._is_failing = False
         self._writer = threading.Thread(target=self._live, name="amltk-nb journal", daemon=True)
         self._writer.start()
@@ -111,6 +135,9 @@ class JournalFile:
                 return
             self._entries.append(entry)
             self._n_put += 1
+            if entry.stage == ENDS:
+                self._n_behind += 1
+                self._n_behind_bytes += entry.n_bytes
             if len(self._entries) == 1:
                 self._news.notify_all()
 
@@ -133,6 +160,21 @@ class JournalFile:
             target = self._n_put
             self._news.notify_all()
             self._news.wait_for(lambda: self._n_done >= target or self._is_failing)
+
+    def is_behind(self) -> bool:
+        """Say whether so much waits that no more calls should begin, until `caught_up` is called.
+
+        While nothing can be written, calls go on: what waits for that is bounded by itself.
+        """
+        if not self._is_too_much():
+            return False
+        with self._news:  # the writer may be about to look whether anybody waits
+            self._is_awaited = self._is_too_much()
+            return self._is_awaited
+
+    def _is_too_much(self) -> bool:
+        is_much = self._n_behind >= _MOST_BEHIND or self._n_behind_bytes >= _MOST_BEHIND_BYTES
+        return is_much and not (self._is_failing or self._is_closing)
 
     def close(self) -> None:
         """Write what is left and let go of the file; harmless when closed."""
@@ -207,7 +249,7 @@ class JournalFile:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 for sql, rows in _by_statement(batch):
-                    self._connection.executemany(sql, rows)
+                    _execute(self._connection, sql, rows)
                 self._connection.execute("COMMIT")
             except Exception as error:  # of the disk, or of a value that SQLite does not take
                 if self._connection.in_transaction:
@@ -227,9 +269,10 @@ class JournalFile:
             self._entries.extendleft(reversed([entry._replace(written=None) for entry in batch]))
             n_bytes = sum(entry.n_bytes for entry in self._entries)
             while len(self._entries) > _MOST_KEPT or n_bytes > _MOST_KEPT_BYTES:
-                n_bytes -= self._entries.popleft().n_bytes
+                given_up = self._entries.popleft()
+                n_bytes -= given_up.n_bytes
                 self.n_lost += 1
-                self._n_done += 1
+                self._count_done([given_up])
             first, self._is_failing = not self._is_failing, True
             self._news.notify_all()
         if first:
@@ -242,10 +285,11 @@ class JournalFile:
         self.n_lost += len(batch)
         self._log("error", f"{_cannot_write(self.path, error)} {self.n_lost} entries are missing.")
         self._done(batch)
+        self._tell_if_caught_up()
 
     def _done(self, batch: Sequence[Entry]) -> None:
         with self._news:
-            self._n_done += len(batch)
+            self._count_done(batch)
             self._news.notify_all()
         for entry in batch:
             if entry.written is not None:
@@ -255,6 +299,21 @@ class JournalFile:
 def _by_statement(batch: Iterable[Entry]) -> Iterable[tuple[str, list[Row]]]:
     """Gather the rows of equal statements, stage by stage."""
     gathered: tuple[dict[str, list[Row]], ...] = {}, {}, {}
+        self._tell_if_caught_up()
+
+    def _count_done(self, batch: Sequence[Entry]) -> None:
+        ends = [entry for entry in batch if entry.stage == ENDS]
+        self._n_done += len(batch)
+        self._n_behind -= len(ends)
+        self._n_behind_bytes -= sum(entry.n_bytes for entry in ends)
+
+    def _tell_if_caught_up(self) -> None:
+        with self._news:
+            is_over = self._is_awaited and not self._is_too_much()
+            if is_over:
+                self._is_awaited = False
+        if is_over:
+            self._caught_up()
     for entry in batch:
         for sql, rows in entry.statements:
             gathered[entry.stage].setdefault(sql, []).extend(rows)
@@ -266,6 +325,40 @@ def _by_statement(batch: Iterable[Entry]) -> Iterable[tuple[str, list[Row]]]:
 
 
 _opening = threading.Lock()
+
+def _execute(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> None:
+    """Execute a statement for each row; one that has "VALUES (?, …)" for many rows at a time."""
+    values = _ONE_ROW.search(sql)
+    if values is None or len(rows) < _ROWS_AT_ONCE[-1]:
+        connection.executemany(sql, rows)
+        return
+    most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(rows[0])
+    for group in _groups(rows, [n for n in _ROWS_AT_ONCE if n <= most]):
+        if len(group) == 1:
+            connection.execute(sql, group[0])
+        else:
+            repeated = f"VALUES {', '.join([values[1]] * len(group))}"
+            several = sql[: values.start()] + repeated + sql[values.end() :]
+            connection.execute(several, [value for row in group for value in row])
+
+
+def _groups(rows: Sequence[Row], sizes: Sequence[int]) -> Iterator[Sequence[Row]]:
+    """Cut rows into pieces of these sizes, or of one row where values are large."""
+    at = 0
+    while at < len(rows):
+        for size in sizes:
+            group = rows[at : at + size]
+            if len(group) == size and sum(map(_n_bytes, group)) <= _BYTES_AT_ONCE:
+                break
+        else:
+            group = rows[at : at + 1]
+        yield group
+        at += len(group)
+
+
+def _n_bytes(row: Row) -> int:
+    return sum(len(value) for value in row if isinstance(value, str | bytes | memoryview))
+
 
 
 def _refuse_twice(path: Path) -> None:

@@ -308,6 +308,8 @@ class Run:
         self.scheduler.emitter.emit(self.scheduler.FINISHED)
 
     def _close(self) -> None:
+        if self.done():  # ended meanwhile, by a callback of on_finished or by `end_now`
+            return
         self.traffic.lines.close()
         self.traffic.inbox.close()
         for timer in self._timers:
@@ -325,7 +327,9 @@ class Run:
 
     def end_now(self, code: ExitCode, message: str) -> None:
         """End it before returning, without a loop to wait on; blocks while workers are ended."""
-        if self.done():
+        if self.exit_state is not None:  # all but coroutine callbacks of on_finished is over
+            self._give_up()
+            self._close()
             return
         self.traffic.is_abandoned = True
         self.ask_end(code, message, wait=False)
