@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from amltk_nb.scheduling.states import CALL_MOVES, ENDED, CallState, checked_move
+from amltk_nb.scheduling.states import (
+    CALL_MOVES,
+    ENDED,
+    CallState,
+    Trace,
+    checked_move,
+    traced,
+)
 
 if TYPE_CHECKING:
     from weakref import ReferenceType
@@ -89,6 +96,7 @@ class Call:
         "state",
         "submitted_at",
         "task",
+        "trace",
         "worker",
     )
 
@@ -119,6 +127,7 @@ class Call:
         self.task = task
         self.submitted_at = submitted_at
         self.state = CallState.QUEUED
+        self.trace: Trace = ()  # of its last moves, for who looks for a wrong one
         self.attempt = 1
         self.altered: Work | None = None  # what plugins made of it; let go of at the end
         self.plugins: tuple[Plugin, ...] = ()  # that let it in, to be released at its end
@@ -153,10 +162,12 @@ class Call:
         """Go to another state.
 
         Raises:
-            IllegalMoveError: the table of `states` has no such move; nothing is changed.
+            IllegalMoveError: the table of `states` has no such move; nothing is changed. Its notes
+                tell of the moves before.
         """
         if new not in CALL_MOVES[self.state]:
-            checked_move(CALL_MOVES, self.state, new, what=f"call {self.id}")
+            checked_move(CALL_MOVES, self.state, new, what=f"call {self.id}", trace=self.trace)
+        self.trace = traced(self.trace, new)
         self.state = new
 
     @property

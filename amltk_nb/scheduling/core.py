@@ -30,7 +30,14 @@ from amltk_nb.scheduling.call import Call, Future
 from amltk_nb.scheduling.executors.base import adopt
 from amltk_nb.scheduling.history import History
 from amltk_nb.scheduling.snapshot import CallRecord, Observer, Snapshot
-from amltk_nb.scheduling.states import RUN_MOVES, CallState, RunState, checked_move
+from amltk_nb.scheduling.states import (
+    RUN_MOVES,
+    CallState,
+    RunState,
+    Trace,
+    checked_move,
+    traced,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -120,6 +127,7 @@ class SchedulerCore:
         self.batching = batching
         self.backend = adopt(executor, terminate=terminate, capture_output=capture_output)
         self.state = RunState.IDLE
+        self.trace: Trace = ()  # of its last moves, for who looks for a wrong one
         self.history = History(history, clock=clock)
         self.tasks: list[Task[..., Any]] = []
         self.renderables: list[Any] = []
@@ -330,8 +338,15 @@ class SchedulerCore:
             self.history.log("scheduler", "error", f"a view failed and was dropped: {error!r}")
 
     def move(self, new: RunState) -> None:
-        """Go to another state by the table."""
-        self.state = checked_move(RUN_MOVES, self.state, new, what=f"the scheduler {self.name!r}")
+        """Go to another state by the table.
+
+        Raises:
+            IllegalMoveError: it has no such move; nothing is changed.
+        """
+        what = f"the scheduler {self.name!r}"
+        checked_move(RUN_MOVES, self.state, new, what=what, trace=self.trace)
+        self.trace = traced(self.trace, new)
+        self.state = new
         self.touch()
 
     def enter(self, run: Run) -> None:

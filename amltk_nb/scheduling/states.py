@@ -1,16 +1,31 @@
 """The two state machines: of a run and of a call. Every legal move stands here.
 
-The tables do not know who asks. An illegal move raises `IllegalMoveError` and changes nothing.
+The tables do not know who asks. An illegal move raises `IllegalMoveError` and changes nothing; its
+notes tell of the last moves before it, for by then whoever made the wrong one has long gone on.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import TypeVar
+from threading import get_ident
+from time import perf_counter
+from typing import Any, TypeAlias, TypeVar
 
 from amltk_nb.errors import IllegalMoveError
 
-__all__ = ["CALL_MOVES", "ENDED", "RUN_MOVES", "CallState", "RunState", "checked_move"]
+__all__ = [
+    "CALL_MOVES",
+    "ENDED",
+    "N_TRACED",
+    "RUN_MOVES",
+    "CallState",
+    "RunState",
+    "Trace",
+    "checked_move",
+    "traced",
+]
 
 
 class RunState(StrEnum):
@@ -54,10 +69,29 @@ CALL_MOVES: dict[CallState, frozenset[CallState]] = {
 
 ENDED = frozenset({CallState.DONE, CallState.FAILED, CallState.CANCELLED})
 
+N_TRACED = 8  # moves of one call, or of one scheduler, that are remembered
+
 S = TypeVar("S", RunState, CallState)
 
+# Of each move in turn: the new state, the time (seconds of `perf_counter`), the thread. Flat, and
+# put into words only when asked for: calls move tens of thousands of times a second, and each one
+# that is remembered keeps its own. Who moved them would cost a frame object each time, and the
+# state nearly says it.
+Trace: TypeAlias = tuple[Any, ...]
 
-def checked_move(moves: dict[S, frozenset[S]], old: S, new: S, *, what: str) -> S:
+_STEP = 3  # entries of a trace for one move
+
+
+def traced(trace: Trace, new: RunState | CallState) -> Trace:
+    """Return a trace with one more move; the oldest goes when there are too many."""
+    if len(trace) >= _STEP * N_TRACED:
+        trace = trace[_STEP:]
+    return trace + (new, perf_counter(), get_ident())  # noqa: RUF005 - quicker
+
+
+def checked_move(
+    moves: dict[S, frozenset[S]], old: S, new: S, *, what: str, trace: Trace = ()
+) -> S:
     """Return `new` if the table allows it after `old`.
 
     Args:
@@ -65,11 +99,28 @@ def checked_move(moves: dict[S, frozenset[S]], old: S, new: S, *, what: str) -> 
         old: the present state.
         new: the wanted state.
         what: whose state it is, for the message.
+        trace: the moves that led to the present state, for the notes.
 
     Raises:
         IllegalMoveError: the table has no such move.
     """
     if new not in moves[old]:
         legal = ", ".join(sorted(moves[old])) or "nothing: it has ended"
-        raise IllegalMoveError(f"{what} is {old} and cannot become {new}; from there: {legal}.")
+        error = IllegalMoveError(f"{what} is {old} and cannot become {new}; from there: {legal}.")
+        error.add_note("\n".join(_told(trace, old, new)))
+        raise error
     return new
+
+
+def _told(trace: Trace, old: RunState | CallState, new: RunState | CallState) -> Iterator[str]:
+    """Put a trace into lines, the oldest move first, and then the move that was refused."""
+    names = {thread.ident: repr(thread.name) for thread in threading.enumerate()}
+    now = perf_counter()
+    yield f"Its last moves (at most {N_TRACED} are remembered), the oldest first:"
+    if not trace:
+        yield f"  none: it is {old} as it was made"
+    for at in range(0, len(trace), _STEP):
+        state, when, thread = trace[at : at + _STEP]
+        where = names.get(thread, "that has ended")
+        yield f"  {state}, {now - when:.6f} s ago, on thread {where}"
+    yield f"  refused: {new}, now, on thread {threading.current_thread().name!r}"
