@@ -30,7 +30,7 @@ from amltk_nb.scheduling.shipping import (
     ship_arguments,
     unpack,
 )
-from amltk_nb.scheduling.snapshot import utc
+from amltk_nb.scheduling.snapshot import JournalRecord, utc
 from amltk_nb.scheduling.states import CallState
 
 __all__ = ["Journal", "Unfinished"]
@@ -167,12 +167,24 @@ class Journal:
 
     def close(self) -> None:
         """Write what is left and let go of the file; its scheduler records nothing more."""
+        was_closed = self._file.is_closed
         self._file.close()
+        if not was_closed:  # the views say so
+            self._log("info", f"the journal {self.path.name} is closed: nothing more is recorded")
 
     @property
     def n_unwritten(self) -> int:
         """How many entries could not be written, for want of room or of rights."""
         return self._file.n_lost
+
+    def describe(self) -> JournalRecord:
+        """Describe it for the views."""
+        return JournalRecord(
+            name=self.path.name,
+            n_unwritten=self.n_unwritten,
+            is_failing=self._file.is_failing,
+            is_closed=self._file.is_closed,
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self._file.is_closed else "open"

@@ -192,6 +192,11 @@ class JournalFile:
         """Whether it has let go of the file."""
         return self._is_closing
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether it could not be written when that was tried last, so that entries wait."""
+        return self._is_failing
+
     # ---------------------------------------------------------------- the writer's thread
 
     def _live(self) -> None:

@@ -54,6 +54,7 @@ def snapshot(scheduler: SchedulerCore, *, max_calls: int) -> Snapshot:
         log=tuple(scheduler.history.log_tail),
         now=scheduler.clock(),
         n_calls_hidden=max(0, sum(counts.values()) - len(shown)),
+        journal=scheduler.journal.describe() if scheduler.journal is not None else None,
     )
 
 

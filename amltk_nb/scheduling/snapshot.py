@@ -18,6 +18,7 @@ __all__ = [
     "CallRecord",
     "CallbackRecord",
     "EventRecord",
+    "JournalRecord",
     "LogRecord",
     "Observer",
     "PluginRecord",
@@ -150,6 +151,16 @@ class LogRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JournalRecord:
+    """The file in which calls are recorded."""
+
+    name: str  # without its folder: "run.db"
+    n_unwritten: int = 0  # entries that it lacks for good
+    is_failing: bool = False  # it cannot be written for now, and what is new waits
+    is_closed: bool = False  # nothing is recorded any more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """The present run, or the last one."""
 
@@ -182,6 +193,7 @@ class Snapshot:
     log: tuple[LogRecord, ...] = ()  # the bounded tail, oldest first
     now: float = 0.0  # when it was taken
     n_calls_hidden: int = 0  # calls that exist and are not among `calls`
+    journal: JournalRecord | None = None
 
 
 class Observer(Protocol):

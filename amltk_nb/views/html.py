@@ -151,6 +151,8 @@ def _head(snapshot: Snapshot, name: str, *, stable: bool) -> _Markup:
     reason = words.reason_of(run, stable=stable)
     if reason:
         parts.append(_el("p", reason, cls="failed" if run.code == "exception" else "muted"))
+    if warning := words.journal_warning(snapshot, stable=stable):
+        parts.append(_el("p", warning, cls="cancelled"))
     if not stable and engine.is_long(snapshot):
         parts.append(_el("p", engine.waiting_hint(backend) or "", cls="muted"))
     return _Markup("".join(parts))

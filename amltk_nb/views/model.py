@@ -195,6 +195,8 @@ def _run(snapshot: Snapshot) -> Record:
         reason=_line(run.reason),
         stopping_since=_rounded(run.stopping_since),
         cannot_start=_line(run.cannot_start),
+        journal=words.journal_note(snapshot) or None,
+        journal_warning=words.journal_warning(snapshot) or None,
     )
 
 

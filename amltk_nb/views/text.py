@@ -155,6 +155,8 @@ def _head(snapshot: Snapshot, *, stable: bool) -> Panel:
     table.add_row(Group(*_executor(snapshot, stable=stable)), queue)
     # In the box and not on its edge: an edge would cut the error that ended the run.
     below = [_text(reason, "red" if run.code == "exception" else "dim")] if reason else []
+    if warning := words.journal_warning(snapshot, stable=stable):
+        below.append(_text(warning, "yellow"))
     if not stable and engine.is_long(snapshot):
         below.append(_text(engine.waiting_hint(snapshot.backend) or "", "dim"))
     return Panel(

@@ -33,6 +33,8 @@ __all__ = [
     "cell_note",
     "counted",
     "duration",
+    "journal_note",
+    "journal_warning",
     "number",
     "options_text",
     "outcome",
@@ -222,14 +224,35 @@ def reason_of(run: RunRecord, *, stable: bool) -> str:
 
 
 def run_notes(snapshot: Snapshot, *, stable: bool) -> list[str]:
-    """Say which run it is and, unless stable, how long it and its stopping took."""
+    """Say where it is recorded, which run it is and, unless stable, how long it took."""
     run = snapshot.run
-    notes = [f"run {number(run.n)}"] if run.n > 1 else []
+    notes = [journal_note(snapshot)] if snapshot.journal is not None else []
+    notes += [f"run {number(run.n)}"] if run.n > 1 else []
     if not stable and run.state is RunState.STOPPING and run.stopping_since is not None:
         notes.append(f"stopping for {duration(snapshot.now - run.stopping_since)}")
     if not stable and run.n:
         notes.append(duration(run.elapsed_s))
     return notes
+
+
+def journal_note(snapshot: Snapshot) -> str:
+    """Say where calls are recorded: "journal run.db"; nothing if they are not."""
+    journal = snapshot.journal
+    if journal is None:
+        return ""
+    return f"journal {visible(journal.name, 60)}{' (closed)' if journal.is_closed else ''}"
+
+
+def journal_warning(snapshot: Snapshot, *, stable: bool = False) -> str:
+    """Say that the journal lacks something, if it does; how much depends on the moment."""
+    journal = snapshot.journal
+    if journal is None or not (journal.n_unwritten or (journal.is_failing and not stable)):
+        return ""
+    n = journal.n_unwritten
+    if not n:
+        return "The journal cannot be written for now, and it is tried again; the log says why."
+    entries = "entries" if stable else "1 entry" if n == 1 else f"{number(n)} entries"
+    return f"The journal lacks {entries}, so recover() may not find all calls; the log says why."
 
 
 def counted(counts: Mapping[CallState, int]) -> list[tuple[CallState, int]]:

@@ -6,6 +6,7 @@ read the difference before committing it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from amltk_nb.scheduling.snapshot import (
     CallbackRecord,
     CallRecord,
     EventRecord,
+    JournalRecord,
     LogRecord,
     PluginRecord,
     ProgressRecord,
@@ -484,11 +486,17 @@ def cluster(n_workers: int = 1_000, n_machines: int = 32) -> Snapshot:
     )
 
 
+def journaled() -> Snapshot:
+    return replace(
+        exhausted(), journal=JournalRecord(name="seeds of ü.db", n_unwritten=1_234, is_failing=True)
+    )
+
+
 ALL = {
     made.__name__: made()
     for made in (
         *(idle, running, paused, stopping, exhausted, exception, hostile, crowd),
-        *(waiting, elsewhere, cluster),
+        *(waiting, elsewhere, cluster, journaled),
     )
 }
 

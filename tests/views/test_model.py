@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amltk_nb.scheduling.snapshot import CallbackRecord, EventRecord, LogRecord, PluginRecord
+from amltk_nb.scheduling.snapshot import (
+    CallbackRecord,
+    EventRecord,
+    JournalRecord,
+    LogRecord,
+    PluginRecord,
+)
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.views import model as m
 from amltk_nb.views.model import (
@@ -250,3 +256,21 @@ def test_a_value_whose_text_fails_is_named_instead() -> None:
             raise KeyError("no")
 
     assert safe_text(Awkward(), 100) == "<Awkward whose str() raised KeyError>"
+
+
+def test_the_journal_is_named_and_warns_only_when_it_lacks_something() -> None:
+    def told(**fields: Any) -> dict[str, Any]:
+        run = to_model(snapshot(journal=JournalRecord(name="run.db", **fields)))["run"]["run"]
+        return {key: value for key, value in run.items() if key.startswith("journal")}
+
+    assert "journal" not in to_model(snapshot())["run"]["run"]
+    assert told() == {"journal": "journal run.db"}
+    assert told(is_closed=True) == {"journal": "journal run.db (closed)"}
+    failing = told(is_failing=True)["journal_warning"]
+    assert failing == (
+        "The journal cannot be written for now, and it is tried again; the log says why."
+    )
+    for n, entries in ((1, "1 entry"), (1_234, "1,234 entries")):
+        assert told(n_unwritten=n, is_failing=True)["journal_warning"] == (
+            f"The journal lacks {entries}, so recover() may not find all calls; the log says why."
+        )

@@ -30,7 +30,9 @@ export function Header() {
         {perSecond !== undefined && <span>{rate(perSecond)}</span>}
         {backend && <Engine backend={backend} now={line.now()} />}
         {run && run.n > 1 && <span>run {number(run.n)}</span>}
+        {run?.journal && <span class="amltk-journal">{oneLine(run.journal)}</span>}
       </div>
+      {run?.journal_warning && <p class="amltk-advice">{oneLine(run.journal_warning)}</p>}
       {backend && line.live() && <Advice run={run} backend={backend} page={line.page} now={line.now()} />}
       <Progress page={line.page} state={run?.state} perSecond={perSecond} />
     </div>

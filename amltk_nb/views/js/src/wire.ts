@@ -22,6 +22,8 @@ export interface RunRecord {
   reason?: string;
   stopping_since?: number;
   cannot_start?: string;
+  journal?: string; // "journal run.db"
+  journal_warning?: string; // what it lacks
 }
 
 export interface BackendRecord {

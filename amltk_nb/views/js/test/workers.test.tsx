@@ -47,6 +47,33 @@ function at(shown: Partial<WireModel>) {
 const cells = (kernel: Kernel, table: string) =>
   [...kernel.el.querySelectorAll(`${table} tbody tr`)].map((tr) => [...tr.querySelectorAll("td")].map((td) => td.textContent));
 
+describe("the journal", () => {
+  const run = { name: "demo", state: "running", n: 1, started_at: AT - 10, journal: "journal run.db" } as const;
+
+  test("is named in the header, without a warning while all is well", async () => {
+    const kernel = await new Kernel(["header"]).open(model({ run: { run }, backend: dask() }));
+    expect(kernel.text(".amltk-meta")).toBe("10 sDaskExecutor(n_workers=2)2 workersjournal run.db");
+    expect(kernel.text(".amltk-advice")).toBe("");
+  });
+
+  test("is missed by nobody who has none", async () => {
+    const kernel = await new Kernel(["header"]).open(model({ backend: dask() }));
+    expect(kernel.el.querySelector(".amltk-journal")).toBeNull();
+  });
+
+  test("warns as soon as it lacks entries, and when the run is over, too", async () => {
+    const kernel = await new Kernel(["header"]).open(model({ run: { run } }));
+    const warning = "The journal lacks 12 entries, so recover() may not find all calls; the log says why.";
+    await kernel.patch({ run: { upsert: { run: { ...run, journal_warning: warning } } } });
+    expect(kernel.text(".amltk-advice")).toBe(warning);
+    const over = { ...run, state: "finished", code: "exhausted", ended_at: AT, journal_warning: warning } as const;
+    await kernel.patch({ run: { upsert: { run: over } } });
+    expect(kernel.text(".amltk-advice")).toBe(warning);
+    await kernel.patch({ run: { upsert: { run } } });
+    expect(kernel.text(".amltk-advice")).toBe("");
+  });
+});
+
 describe("the header", () => {
   test("names the engine as it was asked for, and its workers", async () => {
     const kernel = await new Kernel().open(model({ backend: dask() }));
