@@ -32,7 +32,12 @@ class Dispatcher:
     """Holds the calls that wait, and hands them to the backend as it has room."""
 
     def __init__(
-        self, backend: Backend, *, batching: bool, clock: Callable[[], float] = time.time
+        self,
+        backend: Backend,
+        *,
+        batching: bool,
+        clock: Callable[[], float] = time.time,
+        is_held_up: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start empty.
 
@@ -40,8 +45,10 @@ class Dispatcher:
             backend: who runs the calls.
             batching: whether short calls may travel together.
             clock: gives seconds since the epoch.
+            is_held_up: whether nothing is to begin for now; `pump` when that is over.
         """
         self._clock = clock
+        self._is_held_up = is_held_up
         self.lock = threading.RLock()
         self.paused = False
         self._is_ending = False
@@ -149,7 +156,7 @@ class Dispatcher:
 
     def _hand_over(self) -> None:
         while self._n_ready and not self.paused:
-            if self._backend.slots() <= 0:
+            if self._backend.slots() <= 0 or self._is_held_up():
                 self._is_full = True
                 return
             batch = self._take_batch()

@@ -31,6 +31,7 @@ from amltk_nb.scheduling.states import CallState
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.batch import Batch
+    from amltk_nb.scheduling.journal import Journal
     from amltk_nb.scheduling.run import Run
 
 __all__ = ["Traffic"]
@@ -51,15 +52,20 @@ class Traffic:
         self._run = run
         self._scheduler = scheduler = run.scheduler
         self.active: dict[int, Call] = {}  # accepted and not ended, in order of submission
+        self._journal = scheduler.journal
         self.dispatch = Dispatcher(
-            scheduler.backend, batching=scheduler.batching, clock=scheduler.clock
+            scheduler.backend,
+            batching=scheduler.batching,
+            clock=scheduler.clock,
+            **({"is_held_up": self._journal.is_behind} if self._journal is not None else {}),
         )
+        if self._journal is not None:
+            self._journal.caught_up = self.changed
         self.inbox: Inbox[Outcome | Callable[[], None]] = Inbox(
             run.loop, handle=self._handle, settled=run.settled, pause_s=pause_s
         )
         # What ends because the process does, or its cell is run again, has no recorded end.
         self.is_abandoned = False
-        self._journal = scheduler.journal
         self.n_accepted = 0  # attempts of retried calls included, as in all counts
         self.entering: set[Batch[Any]] = set()  # batches that some thread is submitting
         self.lines = Lines(self, scheduler.backend)
@@ -94,7 +100,7 @@ class Traffic:
                 raise SchedulerNotRunningError(self._scheduler.not_running_message())
             self.enter(call)
             if self._journal is not None:  # in the order of acceptance, before anything ends it
-                (self._journal.again if recovered else self._journal.accepted)(call)
+                self._enter_in(self._journal, call, recovered=recovered)
             if not on_loop:  # before anything that a worker may say of it
                 self.inbox.put(lambda: self._announce(call))
             if error is None:
@@ -106,6 +112,12 @@ class Traffic:
             self._announce(call)
         else:
             self._scheduler.tell_watchers()
+
+    def _enter_in(self, journal: Journal, call: Call, *, recovered: bool) -> None:
+        if recovered:
+            journal.again(call)
+        else:  # a large argument is copied once for both, unless plugins made another one of it
+            journal.accepted(call, self._backend.packed(call) if call.altered is None else None)
 
     def enter(self, call: Call) -> None:
         """Count a call among those that have not ended; under the dispatch lock."""

@@ -369,7 +369,7 @@ def test_a_damaged_file_is_refused_and_left_alone(path: Path):
     refused(path, "is damaged")
 
 
-@pytest.mark.parametrize("version", [0, 2, 77])
+@pytest.mark.parametrize("version", [0, 1, 77])
 def test_another_format_is_refused_and_left_alone(path: Path, version: int):
     a_journal(path, 1)
     with sqlite3.connect(path) as connection:

@@ -105,6 +105,10 @@ class Backend(ABC):
             NotPicklableError: naming the function or the argument that cannot travel.
         """
 
+    def packed(self, call: Call) -> tuple[Any, Any] | None:
+        """Return the shipped function and the packed arguments of a call, if it made just these."""
+        return None
+
     @abstractmethod
     def slots(self) -> int:
         """How many more batches it takes at this moment; those on starting workers count."""

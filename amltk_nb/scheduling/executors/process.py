@@ -93,6 +93,11 @@ class ProcessBackend(Backend):
             self.restart()
         call.payload = ship_function(fn), ship_arguments(fn, args, kwargs)
 
+    def packed(self, call: Call) -> tuple[Any, Any] | None:
+        """Return what `prepare` made of a call."""
+        payload: tuple[Any, Any] | None = call.payload
+        return payload
+
     def slots(self) -> int:
         """Say how many more batches it takes; workers not started yet count."""
         return self._pool.slots() if self._pool is not None else 0
