@@ -218,6 +218,8 @@ class Journal:
         shipped, packed, why_not = (*packed_work, None) if packed_work else _packed_work(call)
         statements: Statements = []
         if shipped is not None and shipped.key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:  # each call may have a closure of its own
+                self._known.clear()
             self._known.add(shipped.key)
             statements.append((_FUNCTION, [(shipped.key, _text(shipped.name), shipped.packed)]))
         row = (
@@ -230,8 +232,6 @@ class Journal:
             call.attempt,
             call.resubmitted_from,
             call.submitted_at,
-            if len(self._known) >= _MOST_KNOWN:  # each call may have a closure of its own
-                self._known.clear()
         )
         statements.append((_ACCEPT, [row]))
         if packed is not None:

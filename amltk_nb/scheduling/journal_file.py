@@ -285,12 +285,12 @@ class JournalFile:
         for entry in batch:
             if entry.written is not None:
                 entry.written()
+        self._tell_if_caught_up()
 
     def _give_up(self, batch: Sequence[Entry], error: Exception) -> None:
         self.n_lost += len(batch)
         self._log("error", f"{_cannot_write(self.path, error)} {self.n_lost} entries are missing.")
         self._done(batch)
-        self._tell_if_caught_up()
 
     def _done(self, batch: Sequence[Entry]) -> None:
         with self._news:
@@ -299,11 +299,6 @@ class JournalFile:
         for entry in batch:
             if entry.written is not None:
                 entry.written()
-
-
-def _by_statement(batch: Iterable[Entry]) -> Iterable[tuple[str, list[Row]]]:
-    """Gather the rows of equal statements, stage by stage."""
-    gathered: tuple[dict[str, list[Row]], ...] = {}, {}, {}
         self._tell_if_caught_up()
 
     def _count_done(self, batch: Sequence[Entry]) -> None:
@@ -319,17 +314,17 @@ def _by_statement(batch: Iterable[Entry]) -> Iterable[tuple[str, list[Row]]]:
                 self._is_awaited = False
         if is_over:
             self._caught_up()
+
+
+def _by_statement(batch: Iterable[Entry]) -> Iterable[tuple[str, list[Row]]]:
+    """Gather the rows of equal statements, stage by stage."""
+    gathered: tuple[dict[str, list[Row]], ...] = {}, {}, {}
     for entry in batch:
         for sql, rows in entry.statements:
             gathered[entry.stage].setdefault(sql, []).extend(rows)
     for statements in gathered:
         yield from statements.items()
 
-
-# --- opening -----------------------------------------------------------------------------------
-
-
-_opening = threading.Lock()
 
 def _execute(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> None:
     """Execute a statement for each row; one that has "VALUES (?, …)" for many rows at a time."""
@@ -364,6 +359,11 @@ def _groups(rows: Sequence[Row], sizes: Sequence[int]) -> Iterator[Sequence[Row]
 def _n_bytes(row: Row) -> int:
     return sum(len(value) for value in row if isinstance(value, str | bytes | memoryview))
 
+
+# --- opening -----------------------------------------------------------------------------------
+
+
+_opening = threading.Lock()
 
 
 def _refuse_twice(path: Path) -> None:
