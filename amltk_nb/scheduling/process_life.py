@@ -1,21 +1,52 @@
-"""Watching a process, and ending one together with what it started."""
+"""Watching a process, and ending one together with what it started.
+
+A worker is ended with all that its calls have started, daemons too. For that it leads a session of
+its own, so that a signal to the kernel's group (the terminal hangs up, Jupyter kills a kernel)
+cannot end it before it has ended them; and it adopts what a child of it leaves behind.
+"""
 
 from __future__ import annotations
 
+import ctypes  # here, not on use: the fork server has loaded it for all workers
 import os
 import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from time import sleep
+from contextlib import suppress
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:  # at run time on use: it takes longer to load than a worker to start
     import psutil
 
-__all__ = ["die", "end_trees", "has_children", "rss_bytes", "while_alive"]
+__all__ = [
+    "die",
+    "end_descendants",
+    "end_session",
+    "end_trees",
+    "has_children",
+    "rss_bytes",
+    "stand_alone",
+    "while_alive",
+]
 
 _TICK_S = 0.5
 _HURRY_S = 1e-5
+_ROUND_S = 0.005
+_MOST_S = 1.0  # for killed processes to be gone
+_PR_SET_CHILD_SUBREAPER = 36  # of sys/prctl.h
+
+
+def stand_alone() -> None:
+    """Make this process the head of a session, and of whatever its descendants leave behind."""
+    try:
+        os.setsid()
+    except PermissionError:  # it leads a group already
+        pass
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    except (OSError, AttributeError):  # no Linux: daemons that calls start are out of reach
+        pass
 
 
 def end_trees(pids: Iterable[int], *, before: Callable[[], None] | None = None) -> None:
@@ -56,11 +87,51 @@ def die(code: int) -> NoReturn:
     sys.setswitchinterval(_HURRY_S)
     try:
         if has_children():
-            import psutil
-
-            _end(_descendants(psutil.Process()))
+            end_descendants()
     finally:
         os._exit(code)
+
+
+def end_descendants() -> None:
+    """End all that this process has started, and what that starts meanwhile."""
+    import psutil
+
+    me, until = psutil.Process(), monotonic() + _MOST_S
+    # Again: one that was killed may have started another one after we had looked.
+    while (left := [p for p in _descendants(me) if _is_there(p.pid)]) and monotonic() < until:
+        _end(left)
+        sleep(_ROUND_S)
+
+
+def end_session(pid: int) -> None:
+    """End what is left of a session whose head, a worker, is gone without having ended it."""
+    import psutil
+
+    with suppress(OSError, MemoryError):  # nothing left to look for them with
+        left = {other for other in psutil.pids() if _session(other) == pid}
+        # As long as it has members nobody else is given its number; without, somebody may be.
+        if pid not in left or not _is_there(pid):
+            for other in left:
+                with suppress(psutil.Error):
+                    process = psutil.Process(other)
+                    _end([*_descendants(process), *([] if _cleans_up(process) else [process])])
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def _is_there(pid: int) -> bool:
+    import psutil
+
+    try:
+        status: str = psutil.Process(pid).status()
+    except psutil.Error:
+        return False
+    return status != psutil.STATUS_ZOMBIE
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:

@@ -23,7 +23,13 @@ from time import perf_counter, sleep, time
 from types import CoroutineType, ModuleType
 from typing import Any, NamedTuple
 
-from amltk_nb.scheduling.process_life import die, has_children, rss_bytes, while_alive
+from amltk_nb.scheduling.process_life import (
+    die,
+    has_children,
+    rss_bytes,
+    stand_alone,
+    while_alive,
+)
 from amltk_nb.scheduling.shipping import SCALARS, error_parts, pack, reason, type_name, unpack
 from amltk_nb.scheduling.wire import ATTENTION, BEGAN, FINISHED, RSS_BYTES, Board, Channel
 from amltk_nb.scheduling.worker_output import Output, OutputFile, forward_logs
@@ -70,6 +76,7 @@ def main(
         board: where to count calls.
         close_inherited: for a forked worker, which has copies of what belongs to its parent.
     """
+    stand_alone()
     _ignore_interrupts()
     if close_inherited is not None:
         _forget_the_original(close_inherited)

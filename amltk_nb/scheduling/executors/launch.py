@@ -45,7 +45,12 @@ __all__ = [
     "worker_context",
 ]
 
-_PRELOAD = ["cloudpickle", "amltk_nb.scheduling.executors.launch", "amltk_nb.scheduling.worker"]
+_PRELOAD = [
+    "cloudpickle",
+    "amltk_nb.scheduling.executors.launch",
+    "amltk_nb.scheduling.worker",
+    "amltk_nb.scheduling.executors.warden",
+]
 
 # Two threads may ask for the same exit code at the same time (every start of a process makes the
 # standard library look at all of them), but it can be read only once.

@@ -76,7 +76,7 @@ class LokyBackend(RemoteBackend):
             "timeout": timeout,
             "context": context,
             "initializer": Portable(_begin_worker),
-            "initargs": (initializer, initargs),
+            "initargs": (os.getpid(), initializer, initargs),
             "env": env,
         }
 
@@ -157,7 +157,14 @@ class _LokyConnection(Connection):
         self._tickets.close()
 
 
-def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+def _begin_worker(
+    parent_pid: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> None:
+    from amltk_nb.scheduling.process_life import stand_alone
+
+    stand_alone()
+    # loky's workers notice no end of their parent: they would wait for its calls for ever.
+    threading.Thread(target=_end_with, args=(parent_pid,), daemon=True).start()
     # The ■ button interrupts the whole process group of the kernel.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Else processes that a call starts the standard way are told of a way named "loky", which
@@ -165,6 +172,15 @@ def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any
     multiprocessing.set_start_method(None, force=True)
     if initializer is not None:
         initializer(*initargs)
+
+
+def _end_with(parent_pid: int) -> None:
+    """End this worker and what its calls have started when its parent is gone."""
+    from amltk_nb.scheduling.process_life import die, while_alive
+
+    for _ in while_alive(parent_pid):
+        pass
+    die(1)
 
 
 def _run_in_worker(packed: bytes, ticket: str) -> bytes:

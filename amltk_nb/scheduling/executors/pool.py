@@ -35,7 +35,7 @@ from amltk_nb.scheduling.executors.endings import cancelled, outcome
 from amltk_nb.scheduling.executors.handle import Worker, close_inherited
 from amltk_nb.scheduling.executors.launch import start, warm_fork_server
 from amltk_nb.scheduling.executors.reader import News, Reader, daemon_thread
-from amltk_nb.scheduling.process_life import end_trees
+from amltk_nb.scheduling.process_life import end_session, end_trees
 from amltk_nb.scheduling.shipping import reason
 from amltk_nb.scheduling.snapshot import WorkerRecord
 from amltk_nb.scheduling.wire import Board, Part
@@ -397,6 +397,8 @@ class Pool:
                 self._idle.remove(worker)
             worker.close_channel()
         how = worker.reap()
+        if worker.pid is not None:
+            end_session(worker.pid)
         self._reader.errand(partial(self._bury, worker, how))
 
     def _bury(self, worker: Worker, how: str, news: News) -> None:
