@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from weakref import finalize, ref
 
 from amltk_nb.errors import CallNotFoundError, JournalError, NotPicklableError
 from amltk_nb.scheduling.call import Call, Outcome, Work
 from amltk_nb.scheduling.functions import ShippedFunction, ship_function
 from amltk_nb.scheduling.history import args_text, error_line, short_repr
-from amltk_nb.scheduling.journal_file import ENDS, Entry, JournalFile
+from amltk_nb.scheduling.journal_file import ENDS, RETRIES, Entry, JournalFile
 from amltk_nb.scheduling.shipping import (
     Packed,
     error_parts,
@@ -81,6 +81,21 @@ _COLUMNS = (
 )
 
 
+class TakenDown(NamedTuple):
+    """An accepted call that is about to be recorded."""
+
+    function: ShippedFunction | None
+    arguments: Packed | None
+    row: tuple[Any, ...]
+
+
+class Ending(NamedTuple):
+    """An end that is about to be recorded."""
+
+    statements: Statements
+    n_bytes: int  # of its result or error
+
+
 @dataclass(frozen=True, slots=True)
 class Unfinished:
     """An accepted call whose end is not known."""
@@ -127,6 +142,9 @@ class Journal:
         self._file = JournalFile(self.path, log=log, caught_up=caught_up)
         finalize(self, self._file.leave)  # a scheduler that is gone leaves its file to the next
         self._known: set[bytes] = set()  # functions that are in the file
+        self._last_former_id = self.last_id  # of a call that another process accepted
+        self._run_again: set[int] = set()  # of those that this one has taken over
+        self._left: set[int] = set()  # calls of this process whose runs left them without an end
 
     # ---------------------------------------------------------------- for its user
 
@@ -208,24 +226,18 @@ class Journal:
         """
         return self._file.is_behind()
 
-    def accepted(self, call: Call, packed_work: PackedWork | None = None) -> None:
-        """Record a call as it is now, before anything is recorded of its end.
+    def taken_down(self, call: Call, packed_work: PackedWork | None = None) -> TakenDown:
+        """Take a call down as it is now, for `accepted`; user code may run, so under no lock.
 
         Args:
             call: a new one.
             packed_work: its function and arguments, if its backend has pickled them already.
         """
         shipped, packed, why_not = (*packed_work, None) if packed_work else _packed_work(call)
-        statements: Statements = []
-        if shipped is not None and shipped.key not in self._known:
-            if len(self._known) >= _MOST_KNOWN:  # each call may have a closure of its own
-                self._known.clear()
-            self._known.add(shipped.key)
-            statements.append((_FUNCTION, [(shipped.key, _text(shipped.name), shipped.packed)]))
         row = (
             call.id,
             _text(call.task.ref) if call.task is not None else None,
-            _text(call.describe()),
+            _text(str(call.describe())),
             _text(args_text(call)),
             shipped.key if shipped is not None else None,
             _text(why_not),
@@ -233,20 +245,65 @@ class Journal:
             call.resubmitted_from,
             call.submitted_at,
         )
+        return TakenDown(shipped, packed, row)
+
+    def accepted(self, taken_down: TakenDown) -> None:
+        """Record a call, before anything is recorded of its end; in the order of acceptance."""
+        shipped, packed, row = taken_down
+        statements: Statements = []
+        if shipped is not None and shipped.key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:  # each call may have a closure of its own
+                self._known.clear()
+            self._known.add(shipped.key)
+            statements.append((_FUNCTION, [(shipped.key, _text(shipped.name), shipped.packed)]))
         statements.append((_ACCEPT, [row]))
         if packed is not None:
-            statements.append((_PART, _parts(call.id, "arguments", packed)))
+            statements.append((_PART, _parts(row[0], "arguments", packed)))
         self._file.put(Entry(statements, n_bytes=_size(packed) if packed is not None else 0))
 
-    def again(self, call: Call) -> None:
-        """Record that an unfinished call of the file runs once more."""
-        self._file.put(Entry([(_AGAIN, [(call.attempt, call.submitted_at, call.id)])], stage=1))
+    def again(self, call: Call) -> bool:
+        """Record that an unfinished call of the file runs once more; once in a process.
 
-    def retried(self, call: Call, another: Call) -> None:
-        """Record that a call is followed by another one that does the same."""
+        Returns:
+            Whether it is to run: False if it is under way, or has ended meanwhile. Asked under
+            the dispatch lock, so that of several that recover it one gets it.
+        """
+        if not self._is_left(call.id):
+            return False
+        self._left.discard(call.id)
+        if call.id <= self._last_former_id:
+            self._run_again.add(call.id)
+        self._file.put(Entry([(_AGAIN, [(call.attempt, call.submitted_at, call.id)])], stage=1))
+        return True
+
+    def left(self, call: Call) -> None:
+        """Note that a call ended with its run and has no recorded end: it may run again."""
+        self._left.add(call.id)
+
+    def _is_left(self, call_id: int) -> bool:
+        """Say whether a call without a recorded end is under way nowhere."""
+        is_former = call_id <= self._last_former_id and call_id not in self._run_again
+        return is_former or call_id in self._left
+
+    def ending(self, outcome: Outcome, *, now: float) -> Ending:
+        """Take down how a call ended; user code may run, so under no lock.
+
+        Args:
+            outcome: what its backend, or a plugin, says.
+            now: seconds since the epoch.
+        """
+        packed = None if outcome.cancelled else self._packed_outcome(outcome)
+        statements: Statements = [(_END, [_end_row(outcome, now)])]
+        if packed is not None:
+            kind = "error" if outcome.error is not None else "result"
+            statements.append((_PART, _parts(outcome.call.id, kind, packed)))
+        return Ending(statements, _size(packed) if packed is not None else 0)
+
+    def retried(self, ending: Ending, call: Call, another: Call) -> None:
+        """Record in one go that a call has ended and is followed by one that does the same."""
         row = (another.id, another.attempt, another.submitted_at, call.id)
         copies: Statements = [(_RETRY, [row]), (_RETRY_PARTS, [(another.id, call.id)])]
-        self._file.put(Entry(copies, stage=1))
+        self._file.put(Entry([*copies, *ending.statements], RETRIES, ending.n_bytes))
 
     def ended(
         self, outcome: Outcome, *, now: float, tell: Callable[[], None] | None = None
@@ -261,18 +318,15 @@ class Journal:
         Returns:
             Whether `tell` is going to be called.
         """
-        packed = None if outcome.cancelled else self._packed_outcome(outcome)
-        n_bytes = _size(packed) if packed is not None else 0
+        statements, n_bytes = self.ending(outcome, now=now)
         is_large = tell is not None and n_bytes >= _LARGE_BYTES
-        statements: Statements = [(_END, [_end_row(outcome, now)])]
-        if packed is not None:
-            kind = "error" if outcome.error is not None else "result"
-            statements.append((_PART, _parts(outcome.call.id, kind, packed)))
+        if not is_large:  # who is told may change the value before it is written
+            statements = [(sql, [_own(row) for row in rows]) for sql, rows in statements]
         self._file.put(Entry(statements, ENDS, n_bytes, tell if is_large else None))
         return is_large
 
     def unfinished(self) -> Iterator[Unfinished]:
-        """Yield the calls without an end, in order of submission, as they were recorded."""
+        """Yield the calls that were left without an end, in order of submission, as recorded."""
         after = 0
         while rows := self._file.read(
             "SELECT id, task, attempt, resubmitted_from, function, function_name, why_not "
@@ -280,8 +334,9 @@ class Journal:
             (after, _PAGE),
         ):
             for call_id, task, attempt, origin, key, name, why_not in rows:
-                work = self._work(call_id, key, name, why_not)
-                yield Unfinished(call_id, task, attempt, origin, work)
+                if self._is_left(call_id):
+                    work = self._work(call_id, key, name, why_not)
+                    yield Unfinished(call_id, task, attempt, origin, work)
             after = rows[-1][0]
 
     # ---------------------------------------------------------------- values
@@ -291,9 +346,11 @@ class Journal:
         try:
             if key is None:
                 raise JournalError(why_not)
-            ((packed,),) = self._file.read("SELECT packed FROM functions WHERE key = ?", (key,))
+            rows = self._file.read("SELECT packed FROM functions WHERE key = ?", (key,))
+            if not rows:
+                raise JournalError("its function could not be recorded.")
             args, kwargs = self._value(call_id, "arguments")
-            return pickle.loads(packed), args, kwargs
+            return pickle.loads(rows[0][0]), args, kwargs
         except Exception as error:  # whatever the loading of a value may raise
             return _not_to_be_run, (f"Call {call_id} of {name}() cannot be run again: {error}",), {}
 
@@ -350,8 +407,21 @@ def _parts(call_id: int, kind: str, packed: Packed) -> list[tuple[Any, ...]]:
     return [
         (call_id, kind, n, piece, data)
         for n, part in enumerate((body, *buffers))
-        for piece, data in enumerate(_pieces(memoryview(part).cast("B")))
+        for piece, data in enumerate(_pieces(_flat(part)))
     ]
+
+
+def _flat(part: Any) -> memoryview:
+    """See a part as bytes; an array may lie in memory column by column."""
+    return part.raw() if isinstance(part, pickle.PickleBuffer) else memoryview(part)
+
+
+def _own(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Copy the values of a row that somebody else may change."""
+    return tuple(
+        bytes(value) if isinstance(value, memoryview) and type(value.obj) is not bytes else value
+        for value in row
+    )
 
 
 def _pieces(data: memoryview) -> list[memoryview]:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from amltk_nb.errors import JournalError, JournalInUseError
 
-__all__ = ["ENDS", "Entry", "JournalFile"]
+__all__ = ["ENDS", "RETRIES", "Entry", "JournalFile"]
 
 _APPLICATION_ID = 0x616D6E62  # "amnb": SQLite keeps it in the header of the file
 _FORMAT = 2
@@ -75,7 +75,8 @@ _BYTES_AT_ONCE = 1 << 20  # of values; SQLite copies them while it holds the int
 _ONE_ROW = re.compile(r"VALUES (\([?, ]+\))")
 
 
-ENDS = 2  # the stage of what says how calls ended
+# The stages of what says how calls ended: those that run again, and the others.
+RETRIES, ENDS = 2, 3
 
 
 class Entry(NamedTuple):
@@ -135,7 +136,7 @@ class JournalFile:
                 return
             self._entries.append(entry)
             self._n_put += 1
-            if entry.stage == ENDS:
+            if entry.stage >= RETRIES:
                 self._n_behind += 1
                 self._n_behind_bytes += entry.n_bytes
             if len(self._entries) == 1:
@@ -302,7 +303,7 @@ class JournalFile:
         self._tell_if_caught_up()
 
     def _count_done(self, batch: Sequence[Entry]) -> None:
-        ends = [entry for entry in batch if entry.stage == ENDS]
+        ends = [entry for entry in batch if entry.stage >= RETRIES]
         self._n_done += len(batch)
         self._n_behind -= len(ends)
         self._n_behind_bytes -= sum(entry.n_bytes for entry in ends)
@@ -318,7 +319,7 @@ class JournalFile:
 
 def _by_statement(batch: Iterable[Entry]) -> Iterable[tuple[str, list[Row]]]:
     """Gather the rows of equal statements, stage by stage."""
-    gathered: tuple[dict[str, list[Row]], ...] = {}, {}, {}
+    gathered: tuple[dict[str, list[Row]], ...] = {}, {}, {}, {}
     for entry in batch:
         for sql, rows in entry.statements:
             gathered[entry.stage].setdefault(sql, []).extend(rows)

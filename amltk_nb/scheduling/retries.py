@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from amltk_nb.scheduling.call import Call, Future
+from amltk_nb.scheduling.call import Call, Future, Outcome
 from amltk_nb.scheduling.plugins.base import retry_delay, tell_retried
 
 if TYPE_CHECKING:
@@ -37,18 +37,19 @@ class Retries:
         self._traffic = traffic
         self._timers: dict[int, asyncio.TimerHandle] = {}  # of the calls that are held, by id
 
-    def again(self, call: Call, future: Future[Any]) -> bool:
+    def again(self, outcome: Outcome, future: Future[Any]) -> bool:
         """Have a failed call run again, if a plugin wants it and the run takes calls.
 
         Args:
-            call: has run, has failed, is booked and not in the history yet.
+            outcome: of a call that has run, has failed, is booked and not in the history yet.
             future: what waits for it.
 
         Returns:
-            Whether it will; then another call is the future's.
+            Whether it will; then another call is the future's, and both are recorded.
         """
+        call = outcome.call
         delay_s = self._delay_s(call)
-        another = self._queued(call, future, delay_s) if delay_s is not None else None
+        another = self._queued(outcome, future, delay_s) if delay_s is not None else None
         if another is None:
             return False
         self._traffic.put_away(call)
@@ -71,18 +72,20 @@ class Retries:
             self._run.faults.failed(error, f"a plugin asked to retry call {call.id}")
             return None
 
-    def _queued(self, call: Call, future: Future[Any], delay_s: float) -> Call | None:
+    def _queued(self, outcome: Outcome, future: Future[Any], delay_s: float) -> Call | None:
         """Make and queue the next attempt; None: the run is ending."""
-        scheduler, dispatch = self._run.scheduler, self._traffic.dispatch
-        now = scheduler.clock()
+        call, scheduler, dispatch = outcome.call, self._run.scheduler, self._traffic.dispatch
+        now, journal = scheduler.clock(), scheduler.journal
+        ending = journal.ending(outcome, now=now) if journal is not None else None
         with dispatch.lock:
             if self._run.ending:
                 return None
             another = call.next_attempt(next(scheduler.call_ids), submitted_at=now)
             another.future, future.call = future, another
             self._traffic.enter(another)
-            if scheduler.journal is not None:
-                scheduler.journal.retried(call, another)
+            if journal is not None and ending is not None:
+                # Together: a kernel that dies between the two would forget the next attempt.
+                journal.retried(ending, call, another)
             if delay_s == 0:
                 dispatch.add(another)
                 return another

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from amltk_nb import host
-from amltk_nb.scheduling.call import Call
+from amltk_nb.scheduling.call import Outcome
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
 from amltk_nb.scheduling.faults import Faults
 from amltk_nb.scheduling.history import error_line
@@ -46,7 +46,7 @@ class _Ending:
     message: str
     wait: bool
     exception: BaseException | None = None
-    taken_back: list[Call] = field(default_factory=list)  # cancelled by it, not announced yet
+    taken_back: list[Outcome] = field(default_factory=list)  # cancelled by it, not announced yet
     ended_calls: bool = False  # whether it cancelled any: those never cause on_empty
 
     def add(
@@ -219,7 +219,7 @@ class Run:
                 self.ending = True
                 self.stopping_since = self.scheduler.clock()
                 self.scheduler.move(RunState.STOPPING)
-                self._ending.taken_back = self.traffic.dispatch.take_back_all()
+                self._ending.taken_back = self.traffic.take_back_all()
                 self._ending.ended_calls = bool(self._ending.taken_back)
             else:
                 self._ending.add(code, message, exception, wait)
@@ -248,7 +248,7 @@ class Run:
         assert ending is not None
         self._announce_end(ending)
         self._finishing = True
-        self.traffic.report_cancelled(ending.taken_back)
+        self.traffic.report(ending.taken_back)
         if ending.wait:
             await self._nothing_in_flight(lambda: not ending.wait)
         if not ending.wait:
@@ -331,7 +331,7 @@ class Run:
             self._give_up()
             self._close()
             return
-        self.traffic.is_abandoned = True
+        self.traffic.abandon()
         self.ask_end(code, message, wait=False)
         if not self._finishing:
             assert self._ending is not None

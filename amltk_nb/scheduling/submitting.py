@@ -124,10 +124,13 @@ class Submitting(SchedulerCore):
         call.future, future.call = future, call
         try:
             tell_accepted(plugins, call)
-            run.traffic.accept(call, recovered=stored is not None)
+            is_taken = run.traffic.accept(call, recovered=stored is not None)
         except BaseException:
             release_all(plugins, None)
             raise
+        if not is_taken:
+            release_all(plugins, None)
+            return None
         if origin is not None:
             origin.repeated_as = call.id
         return future
@@ -185,9 +188,9 @@ class Submitting(SchedulerCore):
                 "This scheduler has no journal, so there is nothing to recover. Make it with one, "
                 'as in Scheduler.with_processes(2, journal="run.db").'
             )
-        active = self.live_run().traffic.active
+        self.live_run()
         tasks = {task.ref: task for task in self.tasks}
-        found = [stored for stored in self.journal.unfinished() if stored.id not in active]
+        found = list(self.journal.unfinished())
         again = (
             self.accept(*stored.work, task=tasks.get(stored.task or ""), stored=stored)
             for stored in found

@@ -31,7 +31,7 @@ from amltk_nb.scheduling.states import CallState
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.batch import Batch
-    from amltk_nb.scheduling.journal import Journal
+    from amltk_nb.scheduling.journal import TakenDown
     from amltk_nb.scheduling.run import Run
 
 __all__ = ["Traffic"]
@@ -64,8 +64,8 @@ class Traffic:
         self.inbox: Inbox[Outcome | Callable[[], None]] = Inbox(
             run.loop, handle=self._handle, settled=run.settled, pause_s=pause_s
         )
-        # What ends because the process does, or its cell is run again, has no recorded end.
-        self.is_abandoned = False
+        self._is_abandoned = False
+        self._ended_for_good: set[int] = set()  # cancelled by somebody before it was abandoned
         self.n_accepted = 0  # attempts of retried calls included, as in all counts
         self.entering: set[Batch[Any]] = set()  # batches that some thread is submitting
         self.lines = Lines(self, scheduler.backend)
@@ -78,12 +78,15 @@ class Traffic:
 
     # ---------------------------------------------------------------- in
 
-    def accept(self, call: Call, *, recovered: bool = False) -> None:
+    def accept(self, call: Call, *, recovered: bool = False) -> bool:
         """Take a call, from any thread.
 
         Args:
             call: a new one.
             recovered: whether the journal has it already.
+
+        Returns:
+            Whether it is taken; False: somebody else has recovered it meanwhile.
 
         Raises:
             SchedulerNotRunningError: the run is ending.
@@ -95,12 +98,16 @@ class Traffic:
             self._backend.prepare(call)
         except NotPicklableError as raised:
             error = raised
+        taken_down = self._taken_down(call) if not recovered else None
         with self.dispatch.lock:
             if self._run.ending:
                 raise SchedulerNotRunningError(self._scheduler.not_running_message())
-            self.enter(call)
             if self._journal is not None:  # in the order of acceptance, before anything ends it
-                self._enter_in(self._journal, call, recovered=recovered)
+                if taken_down is not None:
+                    self._journal.accepted(taken_down)
+                elif not self._journal.again(call):
+                    return False
+            self.enter(call)
             if not on_loop:  # before anything that a worker may say of it
                 self.inbox.put(lambda: self._announce(call))
             if error is None:
@@ -112,12 +119,14 @@ class Traffic:
             self._announce(call)
         else:
             self._scheduler.tell_watchers()
+        return True
 
-    def _enter_in(self, journal: Journal, call: Call, *, recovered: bool) -> None:
-        if recovered:
-            journal.again(call)
-        else:  # a large argument is copied once for both, unless plugins made another one of it
-            journal.accepted(call, self._backend.packed(call) if call.altered is None else None)
+    def _taken_down(self, call: Call) -> TakenDown | None:
+        if self._journal is None:
+            return None
+        # A large argument is copied once for both, unless plugins made another one of it.
+        packed = self._backend.packed(call) if call.altered is None else None
+        return self._journal.taken_down(call, packed)
 
     def enter(self, call: Call) -> None:
         """Count a call among those that have not ended; under the dispatch lock."""
@@ -171,9 +180,20 @@ class Traffic:
         self._cancels_asked.add(call.id)
         if self.inbox.on_loop() and call.future is not None:
             call.future.settle_cancelled()
-        self.inbox.put(Outcome(call, cancelled=True))
+        self.inbox.put(self._cancelled(call))
         self._scheduler.tell_watchers()
         return True
+
+    def take_back_all(self) -> list[Outcome]:
+        """Cancel every call that waits, for good; returns what is to be told of by `report`."""
+        return [self._cancelled(call) for call in self.dispatch.take_back_all()]
+
+    def _cancelled(self, call: Call) -> Outcome:
+        """Make the end of a call that was taken back, recorded at once: the loop may be blocked."""
+        outcome = Outcome(call, cancelled=True)
+        if self._journal is not None:
+            self._record(outcome)
+        return outcome
 
     def end_running(self) -> bool:
         """End what the backend can end now; returns whether that was anything."""
@@ -195,9 +215,16 @@ class Traffic:
         """Note that what the closing backend ends or abandons was asked for here."""
         self._cancels_asked.update(self.active)
 
-    def report_cancelled(self, calls: Sequence[Call]) -> None:
-        """Have calls announced as cancelled."""
-        self.inbox.put(*(Outcome(call, cancelled=True) for call in calls))
+    def abandon(self) -> None:
+        """Leave without a recorded end what has none: the process ends, or its cell runs again."""
+        with self.dispatch.lock:
+            ended = (c.id for c in list(self.active.values()) if c.state is CallState.CANCELLED)
+            self._ended_for_good.update(self._cancels_asked, ended)
+            self._is_abandoned = True
+
+    def report(self, outcomes: Sequence[Outcome]) -> None:
+        """Have ends announced."""
+        self.inbox.put(*outcomes)
 
     def settle_all(self) -> None:
         """Settle what has ended, and the rest as cancelled; now, on the loop's thread."""
@@ -229,7 +256,9 @@ class Traffic:
     def _record(self, outcome: Outcome, *, hold: bool = False) -> bool:
         """Record an end; returns whether it is told of later, when it is written."""
         assert self._journal is not None
-        if outcome.cancelled and self.is_abandoned:
+        call = outcome.call
+        if outcome.cancelled and self._is_abandoned and call.id not in self._ended_for_good:
+            self._journal.left(call)
             return False
         tell = (lambda: self.inbox.put(outcome)) if hold else None
         outcome.is_recorded = True
@@ -243,7 +272,7 @@ class Traffic:
                 self._scheduler.tell_watchers()
                 return
         self._cancels_asked.update(call.id for call in calls)
-        self.report_cancelled(calls)
+        self.report([Outcome(call, cancelled=True) for call in calls])
 
     def changed(self) -> None:
         """Start what can start now."""
@@ -328,13 +357,13 @@ class Traffic:
         self._not_again.discard(call.id)
         self.dispatch.n_left += has_run
         book(call, outcome, now=self._scheduler.clock())
-        if self._journal is not None and not outcome.is_recorded:
-            self._record(outcome)
         if call.plugins:
             self._retries.forget(call)
             may_run_again = call.error is not None and has_run and not asked and not too_late
-            if may_run_again and self._retries.again(call, future):
+            if may_run_again and self._retries.again(outcome, future):
                 return
+        if self._journal is not None and not outcome.is_recorded:
+            self._record(outcome)
         resolve(future, call, outcome.value)
         if call.plugins:
             self._release(call)
