@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes  # here, not on use: the fork server has loaded it for all workers
 import os
 import select
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -52,23 +53,26 @@ def stand_alone() -> None:
 def end_trees(pids: Iterable[int], *, before: Callable[[], None] | None = None) -> None:
     """End processes and all their descendants at once.
 
+    Without a descriptor or memory to look for descendants, only the processes themselves.
+
     Args:
         pids: of processes known to be ours.
         before: what to do between finding the descendants and ending anything.
     """
-    import psutil
-
     trees: list[psutil.Process] = []
+    unseen: list[int] = []
     for pid in pids:
         try:
-            process = psutil.Process(pid)
-        except psutil.NoSuchProcess:
-            continue
-        # Found first: once their parent is gone nobody can tell whose they were.
-        trees += [process, *_descendants(process)]
+            # Found first: once their parent is gone nobody can tell whose they were.
+            trees += _tree(pid)
+        except (OSError, ImportError, MemoryError):
+            unseen.append(pid)
     if before is not None:
         before()
-    _end(trees)
+    if trees:  # else psutil need not be there, and often is not
+        _end(trees)
+    for pid in unseen:
+        _kill(pid)
 
 
 def has_children() -> bool:
@@ -134,12 +138,22 @@ def _is_there(pid: int) -> bool:
     return status != psutil.STATUS_ZOMBIE
 
 
+def _tree(pid: int) -> list[psutil.Process]:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return []
+    return [process, *_descendants(process)]
+
+
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
     import psutil
 
     try:
         return [child for child in process.children(recursive=True) if not _cleans_up(child)]
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return []
 
 
@@ -149,7 +163,7 @@ def _cleans_up(process: psutil.Process) -> bool:
 
     try:
         return any("resource_tracker" in word for word in process.cmdline())
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return False
 
 
@@ -161,6 +175,13 @@ def _end(processes: Iterable[psutil.Process]) -> None:
             process.kill()  # compares start times first: a pid may have been given anew
         except psutil.Error:
             continue
+        except OSError:  # no descriptor to compare them with
+            _kill(process.pid)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def rss_bytes() -> int:

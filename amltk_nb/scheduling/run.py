@@ -339,7 +339,11 @@ class Run:
             self._finishing = True
         self._give_up()
         self.traffic.unwatch()
-        self._close_backend(end_running=True)
+        try:
+            self._close_backend(end_running=True)
+        except Exception as error:  # whatever is left open: nobody must wait for ever
+            logger.exception("The executor of %r could not be closed.", self.scheduler.name)
+            self.faults.end_with(error)
         self.traffic.settle_all()
         self._announce_finished()
         self._close()

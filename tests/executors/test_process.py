@@ -18,6 +18,7 @@ import pytest
 
 from amltk_nb.errors import NotPicklableError, WorkerDiedError, WorkerStartError
 from amltk_nb.scheduling import wire
+from amltk_nb.scheduling.executors import launch
 from amltk_nb.scheduling.executors.process import ProcessBackend
 from amltk_nb.scheduling.shipping import RemoteError, RemoteTraceback
 from tests.executors import functions as f
@@ -351,6 +352,16 @@ def test_the_fork_servers_death_hurts_no_running_call(fifo: Callable[[str], str]
             server.wait(10)
             assert driver.run(f.add, 1) == 2  # a new worker by a new server
         assert driver.value(call) == "alive"
+
+
+def test_a_fork_server_that_cannot_be_reached_is_replaced() -> None:
+    with Driver(ProcessBackend(2, mp_context="forkserver")) as driver:
+        first = driver.run(f.pid)
+        os.unlink(launch._SERVER._forkserver_address)  # as a cleaner of the temporary folder does
+        driver.backend.restart()
+        assert driver.run(f.pid) != first
+        assert driver.returned_ids == []
+        assert driver.log_texts("warning") == []
 
 
 def test_every_call_ends_once_while_workers_are_killed(method: str) -> None:

@@ -337,6 +337,31 @@ async def test_stop_from_a_thread_wakes_a_loop_that_waits(by_hand: ByHand):
     thread.join()
 
 
+@pytest.mark.parametrize("n_failures", [1, 2])
+async def test_a_backend_that_cannot_be_closed_keeps_no_run_from_ending(
+    by_hand: ByHand, monkeypatch: pytest.MonkeyPatch, n_failures: int
+):
+    close, failures = by_hand.backend.close, list(range(n_failures))
+
+    def fail_first(**how: Any) -> None:
+        if failures:
+            failures.pop()
+            raise OSError(24, "Too many open files")
+        close(**how)
+
+    monkeypatch.setattr(by_hand.backend, "close", fail_first)
+    run = by_hand.start()
+    futures = [by_hand.scheduler.submit(f) for _ in range(5)]
+    by_hand.scheduler.stop(wait=False)
+    with pytest.raises(OSError, match="Too many open files"):
+        await asyncio.wait_for(run.wait(), 10)
+    assert run.exit_state == ExitCode.EXCEPTION
+    assert failures == []
+    assert [future.cancelled() for future in futures] == [True] * 5
+    counts = by_hand.recorder.counts
+    assert (counts["on_future_cancelled"], counts["on_finished"]) == (5, 1)
+
+
 async def test_stopping_takes_no_more_calls(by_hand: ByHand):
     task = by_hand.scheduler.task(f)
     refused: list[str] = []

@@ -16,8 +16,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import (
     connection,
     context,
@@ -76,6 +76,29 @@ class _Server(forkserver.ForkServer):
             # It is gone and somebody else has seen to its exit code.
             self.forget()
             super().ensure_running()
+
+    def connect_to_new_process(self, fds: Sequence[int]) -> tuple[int, int]:
+        """Ask it for a process, or another one if nobody listens there any more.
+
+        Raises:
+            OSError: no processes, no memory or no descriptors.
+        """
+        pid = cast(Any, self)._forkserver_pid
+        try:
+            return super().connect_to_new_process(fds)
+        except (ConnectionError, FileNotFoundError):
+            # It is ending, which may take it a while, or somebody has tidied up its socket.
+            self._end(pid)
+            return super().connect_to_new_process(fds)
+
+    def _end(self, pid: int | None) -> None:
+        state = cast(Any, self)
+        with state._lock:
+            if pid is not None and state._forkserver_pid == pid:
+                with suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                self.forget()
 
     def forget(self) -> None:
         """Drop a server that is gone or, in a forked copy of this process, not ours."""

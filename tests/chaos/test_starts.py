@@ -1,0 +1,188 @@
+"""Workers that cannot start, and workers that start again: errors instead of loops, for real.
+
+Each start method has programs of its own, since limits and what is imported hold for a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.figures import IS_LONG, report
+
+REPOSITORY = Path(__file__).parents[2]
+METHODS = ("forkserver", "spawn", "fork")
+N_HEALS = 25 if IS_LONG else 3
+
+COMMON = """
+import asyncio, json, os, resource, signal, sys, time, types
+from collections import Counter
+from amltk_nb import Scheduler
+from tests.executors import functions as f
+
+async def ended(scheduler, fn=f.add, n_calls=6, before=lambda: None):
+    run = scheduler.start(end_on_empty=True)
+    before()
+    futures = [scheduler.submit(fn, n) for n in range(n_calls)]
+    state = str((await asyncio.wait_for(run.wait(), 30)).code)
+    errors = [future.exception() for future in futures]
+    return state, dict(Counter(type(error).__name__ for error in errors)), str(errors[-1])
+
+def tell(**what):
+    print(json.dumps(what), flush=True)
+"""
+
+CANNOT = """
+def exits(starts):
+    f.note(starts, "exits")
+    os._exit(7)
+
+def is_killed(starts):
+    f.note(starts, "killed")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def raises(starts):
+    f.note(starts, "raises")
+    raise ValueError("no licence")
+
+def imports(starts):
+    f.note(starts, "imports")
+    import kernel_only_there
+
+# A module that was made, or has been deleted since it was imported: a new process has none.
+module = sys.modules["kernel_only"] = types.ModuleType("kernel_only")
+exec("def setup(_): pass", vars(module))
+
+async def main(method, folder):
+    for initializer in (exits, is_killed, raises, imports, module.setup):
+        starts = os.path.join(folder, initializer.__name__)
+        scheduler = Scheduler.with_processes(
+            2, mp_context=method, initializer=initializer, initargs=(starts,)
+        )
+        for _ in range(2):
+            tell(name=initializer.__name__, ended=await ended(scheduler))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+WITHOUT_DESCRIPTORS = """
+hoard = []
+
+def leave(n_free):
+    while True:
+        try:
+            hoard.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            break
+    for _ in range(n_free):
+        os.close(hoard.pop())
+
+async def main(method):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (120, hard))
+    for n_free in range(13):
+        scheduler = Scheduler.with_processes(2, mp_context=method)
+        told = await ended(scheduler, before=lambda: leave(n_free))
+        while hoard:
+            os.close(hoard.pop())
+        tell(n_free=n_free, ended=told, again=(await ended(scheduler))[1])
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+HEALS = """
+async def main(method, n_heals):
+    scheduler = Scheduler.with_processes(4, mp_context=method)
+    run = scheduler.start()
+    def pids():
+        return {worker.pid for worker in scheduler.backend.workers() if worker.state != "starting"}
+    async def all_there(but):
+        while len(pids() - but) < 4:
+            await asyncio.gather(*[scheduler.submit(f.spin, 0.02) for _ in range(4)])
+    await all_there(set())
+    for _ in range(int(n_heals)):
+        victims, began = pids(), time.monotonic()
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        await all_there(victims)
+        tell(seconds=time.monotonic() - began)
+    scheduler.stop()
+    await run
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+# Half a request, for the lack of descriptors, ends the standard library's fork server with this;
+# the next start makes a new one.
+_SERVER_COMPLAINT = r"Traceback [^\n]+\n(  [^\n]*\n)+EOFError\n"
+
+
+def told_by(source: str, *arguments: str) -> list[dict[str, Any]]:
+    """Run a program to its end, which it must reach without a word of complaint."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMMON + source, *arguments],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, re.sub(_SERVER_COMPLAINT, "", done.stderr)) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_workers_that_cannot_start_end_in_an_error_on_the_calls(method: str, tmp_path: Path):
+    reasons = {
+        "exits": "exit code 7",
+        "is_killed": "killed by SIGKILL",
+        "raises": "ValueError: no licence",
+        "imports": "No module named 'kernel_only_there'",
+        "setup": "No module named 'kernel_only'",
+    }
+    if method == "fork":  # a copy of this process has what it has imported
+        del reasons["setup"]
+    told = told_by(CANNOT, method, str(tmp_path))
+    for name, reason in reasons.items():
+        ends = [each["ended"] for each in told if each["name"] == name]
+        assert [end[:2] for end in ends] == [["exhausted", {"WorkerStartError": 6}]] * 2
+        assert all(reason in end[2] and "3 in a row" in end[2] for end in ends)
+        if name != "setup":  # three in a row, and one that was starting beside the last
+            assert 2 * 3 <= len((tmp_path / name).read_text().splitlines()) <= 2 * 4
+    if method == "fork":
+        assert [each["ended"][1] for each in told if each["name"] == "setup"] == [
+            {"NoneType": 6}
+        ] * 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_descriptors_a_run_ends_and_the_next_one_works(method: str):
+    told = told_by(WITHOUT_DESCRIPTORS, method)
+    assert [each["n_free"] for each in told] == list(range(13))
+    assert [each["ended"][0] for each in told] == ["exhausted"] * 13
+    kinds = [each["ended"][1] for each in told]
+    assert all(each in ({"WorkerStartError": 6}, {"NoneType": 6}) for each in kinds), kinds
+    assert kinds[0] == {"WorkerStartError": 6}
+    assert "Too many open files" in told[0]["ended"][2]
+    assert [each["again"] for each in told] == [{"NoneType": 6}] * 13
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pool_whose_workers_all_die_heals(method: str):
+    seconds = sorted(each["seconds"] for each in told_by(HEALS, method, str(N_HEALS)))
+    assert len(seconds) == N_HEALS
+    assert seconds[-1] < 20  # 2 s is what it is to be; how long it took is measured, not tested
+    report(
+        "heals",
+        start_method=method,
+        times_all_4_workers_were_killed=N_HEALS,
+        median_seconds=seconds[N_HEALS // 2],
+        longest_seconds=seconds[-1],
+    )
