@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
+from amltk_nb.errors import CallNotFoundError
 from amltk_nb.scheduling.states import (
     CALL_MOVES,
     ENDED,
@@ -72,6 +73,7 @@ class Call:
         "altered",
         "args",
         "args_text",
+        "arguments_gone",
         "attempt",
         "canceller",
         "ended_at",
@@ -144,6 +146,7 @@ class Call:
         self.worker: str | None = None
         self.error: BaseException | None = None
         self.args_text: str | None = None  # made on first sight
+        self.arguments_gone = False  # let go of, because the history became too heavy
         self.result_text: str | None = None
         self.output: str = ""  # what it printed in its worker, bounded
         self.resubmitted_from: int | None = None
@@ -200,12 +203,33 @@ class Call:
         """Name its function, for messages."""
         return getattr(self.fn, "__name__", None) or type(self.fn).__name__
 
+    def forget_arguments(self) -> None:
+        """Let go of its arguments: it cannot be run again by itself."""
+        self.args, self.kwargs, self.arguments_gone = (), {}, True
+
+    def check_arguments(self) -> None:
+        """See that its arguments are still there.
+
+        Raises:
+            CallNotFoundError: they are not.
+        """
+        if self.arguments_gone:
+            raise CallNotFoundError(
+                f"The arguments of call {self.id} of {self.describe()}({self.args_text}) are not "
+                "kept any more: those of later calls are large, and 256 MB are kept in all. Pass "
+                "them once more, as in scheduler.resubmit(call, …)."
+            )
+
     def run_here(self) -> Any:
         """Run it again in this process, for a debugger; nothing is recorded.
 
         Returns:
             What the function returns; what it raises is raised, so that `%debug` works.
+
+        Raises:
+            CallNotFoundError: its arguments were too large to be kept so long.
         """
+        self.check_arguments()
         return self.fn(*self.args, **self.kwargs)
 
     def __repr__(self) -> str:

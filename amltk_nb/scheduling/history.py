@@ -10,6 +10,7 @@ from itertools import count, islice
 from typing import Any
 
 from amltk_nb.scheduling.call import Call
+from amltk_nb.scheduling.shelf import Shelf
 from amltk_nb.scheduling.snapshot import LogRecord
 from amltk_nb.scheduling.states import CallState
 
@@ -39,8 +40,8 @@ class History:
             raise ValueError(f"history={size!r}: use the number of ended calls to keep, 0 or more.")
         self.counts: Counter[CallState] = Counter()
         self.log_tail: deque[LogRecord] = deque(maxlen=_LOG_LINES)
-        self._others: deque[Call] = deque(maxlen=size)
-        self._failed: deque[Call] = deque(maxlen=size)
+        self._others = Shelf(size, forget_arguments=_forget_arguments)
+        self._failed = Shelf(size, forget_arguments=_forget_arguments)
         self._by_id: dict[int, Call] = {}
         self._clock = clock
         self._log_ids = count(1)
@@ -51,9 +52,9 @@ class History:
         kept = self._failed if call.state is CallState.FAILED else self._others
         if kept.maxlen == 0:
             return
-        if len(kept) == kept.maxlen:
-            del self._by_id[kept[0].id]
-        kept.append(call)
+        gone = kept.put(call)
+        if gone is not None:
+            del self._by_id[gone.id]
         self._by_id[call.id] = call
 
     def get(self, call_id: int) -> Call | None:
@@ -111,6 +112,11 @@ def args_text(call: Call) -> str:
         text = ", ".join(parts)
         call.args_text = text if len(text) <= _ARGS_TEXT else text[: _ARGS_TEXT - 1] + "…"
     return call.args_text
+
+
+def _forget_arguments(call: Call) -> None:
+    args_text(call)  # which stays
+    call.forget_arguments()
 
 
 def error_line(error: BaseException) -> str:

@@ -17,6 +17,8 @@ from typing import Any
 
 import cloudpickle
 
+from amltk_nb.scheduling.buffers import copied
+
 __all__ = [
     "SCALARS",
     "Packed",
@@ -95,7 +97,7 @@ def pack(value: object, *, copy: bool = False) -> Packed:
         if len(raw) < _BESIDE_BYTES:
             return True  # which means: leave it in the pickle
         # A bytearray, since arrays made over bytes would be read-only.
-        buffers.append(pickle.PickleBuffer(bytearray(raw)) if copy and not raw.readonly else buffer)
+        buffers.append(pickle.PickleBuffer(copied(raw)) if copy and not raw.readonly else buffer)
         return False
 
     return beside(cloudpickle.dumps(value, 5, large)), buffers

@@ -152,10 +152,12 @@ class Submitting(SchedulerCore):
 
         Raises:
             SchedulerNotRunningError: no run takes calls now.
-            CallNotFoundError: it is a call of another scheduler.
+            CallNotFoundError: it is a call of another scheduler, or its arguments were too large
+                to be kept so long.
         """
         call = self._own(call)
         if not args and not kwargs:
+            call.check_arguments()
             args, kwargs = call.args, call.kwargs
         fn = call.task.function if call.task is not None else host.current().latest(call.fn)
         return self.accept(fn, args, kwargs, task=call.task, origin=call)
@@ -163,10 +165,16 @@ class Submitting(SchedulerCore):
     def resubmit_failed(self) -> list[Future[Any]]:
         """Resubmit every remembered failure that was not resubmitted before.
 
+        Those whose arguments were too large to be kept so long are left, and the log names them.
+
         Returns:
             The new futures, without those that a plugin refused.
         """
-        again = (self.resubmit(call) for call in self.failed_calls())
+        failed = self.failed_calls()
+        if left := [call.id for call in failed if call.arguments_gone]:
+            text = f"calls {', '.join(map(str, left))} have no arguments any more; submit them anew"
+            self.log("scheduler", "warning", text)
+        again = (self.resubmit(call) for call in failed if not call.arguments_gone)
         return [future for future in again if future is not None]
 
     def recover(self) -> list[Future[Any]]:

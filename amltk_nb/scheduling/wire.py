@@ -27,6 +27,8 @@ from itertools import islice
 from multiprocessing import reduction
 from typing import Any
 
+from amltk_nb.scheduling.buffers import new_buffer
+
 __all__ = [
     "ATTENTION",
     "BEGAN",
@@ -93,7 +95,7 @@ class Channel:
         self._small_view = memoryview(self._small)
         self._small_list = [self._small]
         self._tail = b""  # the beginning of a frame whose header is not all here
-        self._frame: bytearray | None = None  # a frame of which more is to come
+        self._frame: bytearray | mmap.mmap | None = None  # a frame of which more is to come
         self._filled = 0
         self._n_buffers = 0
         self._outbox: deque[memoryview] = deque()
@@ -239,7 +241,7 @@ class Channel:
         return messages
 
     def _begin(self, size: int, n_buffers: int, body: memoryview) -> None:
-        self._frame, self._n_buffers, self._filled = bytearray(size), n_buffers, len(body)
+        self._frame, self._n_buffers, self._filled = new_buffer(size), n_buffers, len(body)
         self._frame[: self._filled] = body
 
 

@@ -175,14 +175,17 @@ class _Worker:
             self._leave(1)
         self._send(("ready", os.getpid()))
         while True:
-            message = self._inbox.popleft() if self._inbox else self._receive()
-            kind = message[0]
-            if kind == "batch":
-                self._run(*message[1:])
-            elif kind == "close":
-                self._leave(0)
-            else:
-                self._control(message)
+            # Not by a name: it would hold on to the arguments until the next one comes.
+            self._obey(self._inbox.popleft() if self._inbox else self._receive())
+
+    def _obey(self, message: tuple[Any, ...]) -> None:
+        kind = message[0]
+        if kind == "batch":
+            self._run(*message[1:])
+        elif kind == "close":
+            self._leave(0)
+        else:
+            self._control(message)
 
     def watch(self) -> None:
         """End this process as soon as its parent is gone, whatever the main thread does."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import ref
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amltk_nb.scheduling.call import Call
-from amltk_nb.scheduling.history import History, error_line, short_repr
+from amltk_nb.scheduling.history import History, args_text, error_line, short_repr
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.testing import FakeClock
 
@@ -241,3 +242,74 @@ def test_an_array_is_shown_by_its_shape():
 )
 def test_never_longer_than_asked(value: Any, limit: int):
     assert len(short_repr(value, limit)) <= limit
+
+
+def heavy(id: int, *args: Any, state: CallState = CallState.DONE, output: str = "") -> Call:
+    call = ended(id, state)
+    call.args, call.output = args, output
+    return call
+
+
+def test_large_arguments_are_let_go_of_oldest_first():
+    history = History(100, clock=FakeClock())
+    calls = [heavy(id, bytes(100_000_000), id) for id in range(1, 6)]
+    for call in calls:
+        history.add(call)
+    assert [call.arguments_gone for call in calls] == [True, True, True, False, False]
+    assert [call.args[1:] for call in calls] == [(), (), (), (4,), (5,)]
+    assert [args_text(call)[-2:] for call in calls] == [" 1", " 2", " 3", " 4", " 5"]
+    assert len(history) == 5
+
+
+def test_arguments_that_calls_share_weigh_once_and_the_latest_stay_however_large():
+    history = History(3, clock=FakeClock())
+    shared = bytes(200_000_000)
+    calls = [heavy(id, {"data": [shared]}) for id in range(1, 8)]
+    for call in calls:
+        history.add(call)
+    assert not any(call.arguments_gone for call in calls)
+    large = heavy(8, bytes(300_000_000))
+    history.add(large)
+    assert [call.arguments_gone for call in calls] == [False] * 5 + [True] * 2  # five had left it
+    assert not large.arguments_gone
+
+
+def test_failures_have_a_budget_of_their_own():
+    history = History(100, clock=FakeClock())
+    failed = heavy(1, bytes(200_000_000), state=CallState.FAILED)
+    history.add(failed)
+    for id in range(2, 6):
+        history.add(heavy(id, bytes(200_000_000)))
+    assert not failed.arguments_gone
+
+
+def test_what_all_calls_printed_is_bounded():
+    history = History(2_000, clock=FakeClock())
+    calls = [heavy(id, output="x" * 64_000) for id in range(1, 1_101)]
+    for call in calls:
+        history.add(call)
+    kept = [call for call in calls if len(call.output) == 64_000]
+    assert kept == calls[100:]
+    assert calls[0].output == "(64,000 characters; too old to be kept)\n"
+
+
+@pytest.mark.parametrize("n_kept", [3])
+def test_only_the_last_failures_keep_the_variables_of_their_functions(n_kept: int):
+    class Large:
+        pass
+
+    def fail(found: list[ref[Large]]) -> None:
+        large = Large()
+        found.append(ref(large))
+        raise ValueError(large.__class__)
+
+    history, found = History(100, clock=FakeClock()), []
+    for id in range(1, 11):
+        call = heavy(id, state=CallState.FAILED)
+        try:
+            fail(found)
+        except ValueError as error:
+            call.error = error.with_traceback(error.__traceback__.tb_next)
+        history.add(call)
+    assert [large() is None for large in found] == [True] * (10 - n_kept) + [False] * n_kept
+    assert all(call.error.__traceback__.tb_lineno for call in history.failed())

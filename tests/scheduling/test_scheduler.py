@@ -585,3 +585,25 @@ async def test_pause_and_stop_act_at_once_on_any_thread(by_hand: ByHand):
     for call in by_hand.backend.calls:
         by_hand.backend.finish(call)
     assert await run == ExitCode.STOPPED
+
+
+async def test_a_call_whose_arguments_were_too_large_says_so_when_it_is_run_again():
+    scheduler = Scheduler.with_threads(1)
+    run = scheduler.start(on_exception="continue")
+    large = 200_000_000
+    failed = [scheduler.submit(int, bytes(large)) for _ in range(3)]
+    await scheduler.gather(failed, return_exceptions=True)
+    assert [future.call.arguments_gone for future in failed] == [True, True, False]
+    with pytest.raises(CallNotFoundError, match=r"arguments of call 1 of int\(.*Pass them once"):
+        scheduler.resubmit(failed[0])
+    with pytest.raises(CallNotFoundError, match="arguments of call 1"):
+        failed[0].call.run_here()
+    assert await scheduler.resubmit(failed[0], "7") == 7
+    (again,) = scheduler.resubmit_failed()
+    assert again.call.resubmitted_from == 3
+    with pytest.raises(ValueError, match="invalid literal"):
+        await again
+    warnings = [line.text for line in scheduler.history.log_tail if line.level == "warning"]
+    assert warnings == ["calls 2 have no arguments any more; submit them anew"]
+    scheduler.stop()
+    await run

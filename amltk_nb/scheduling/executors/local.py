@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from queue import SimpleQueue
+from types import TracebackType
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from amltk_nb.scheduling.call import Call, Outcome
@@ -235,7 +236,8 @@ def _invoke(call: Call, worker: str, *, run: Callable[[Any], Any]) -> Outcome:
         if inspect.iscoroutine(value):
             value = run(value)
     except BaseException as raised:
-        error = raised
+        # Without this frame, which holds on to the error and to the arguments.
+        value, error = None, raised.with_traceback(_without_ours(raised.__traceback__))
     return Outcome(
         call,
         value=value,
@@ -244,6 +246,10 @@ def _invoke(call: Call, worker: str, *, run: Callable[[Any], Any]) -> Outcome:
         seconds=time.perf_counter() - began,
         worker=worker,
     )
+
+
+def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
+    return traceback.tb_next if traceback is not None else None
 
 
 def _run_aside(coroutine: Any) -> Any:
