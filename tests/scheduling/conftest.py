@@ -25,9 +25,9 @@ async def turn_until(condition: Callable[[], Any]) -> None:
     raise AssertionError(f"still not so after {_MOST_TURNS} turns of the loop")
 
 
-async def settled() -> None:
+async def settled(n_turns: int = 10) -> None:
     """Let the loop deal with all that has been reported to it."""
-    for _ in range(10):
+    for _ in range(n_turns):
         await asyncio.sleep(0)
 
 
