@@ -119,7 +119,7 @@ class SchedulerCore:
 
         Raises:
             JournalError: the file is no journal, is damaged, in use, or cannot be written.
-            TypeError: the executor runs nothing.
+            TypeError: the executor runs nothing, or the journal's path is none.
             ValueError: a negative history.
         """
         self.name = name or "scheduler"

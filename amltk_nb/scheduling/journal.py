@@ -13,7 +13,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from weakref import finalize, ref
 
@@ -22,6 +21,7 @@ from amltk_nb.scheduling.call import Call, Outcome, Work
 from amltk_nb.scheduling.functions import ShippedFunction, ship_function
 from amltk_nb.scheduling.history import args_text, error_line, short_repr
 from amltk_nb.scheduling.journal_file import ENDS, RETRIES, Entry, JournalFile
+from amltk_nb.scheduling.journal_place import place_of
 from amltk_nb.scheduling.shipping import (
     Packed,
     error_parts,
@@ -129,8 +129,9 @@ class Journal:
         Raises:
             JournalInUseError: another scheduler has it open.
             JournalError: it is no journal, is damaged, of another format, or cannot be written.
+            TypeError: the path is none.
         """
-        self.path = Path(path).expanduser().absolute()
+        self.path = place_of(path)
         self._log = log
         self.caught_up: Callable[[], None] = lambda: None  # see `is_behind`
         me = ref(self)  # the writer must not keep it alive

@@ -18,19 +18,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from amltk_nb.errors import JournalError, JournalInUseError
+from amltk_nb.errors import JournalError
+from amltk_nb.scheduling.journal_opening import FileGoneError, cannot_write, in_use, opened
+from amltk_nb.scheduling.journal_place import identity_of
 
 __all__ = ["ENDS", "RETRIES", "Entry", "JournalFile"]
 
-_APPLICATION_ID = 0x616D6E62  # "amnb": SQLite keeps it in the header of the file
-_FORMAT = 2
-_MAGIC = b"SQLite format 3\0"
-_HEADER_BYTES = 100  # https://www.sqlite.org/fileformat.html, section 1.3
-_VERSION_AT, _APPLICATION_AT = 60, 68
 
 _LINGER_S = 0.010  # what comes within this is written together
 _TRY_AGAIN_S = 1.0  # a full disk may have room again
@@ -41,29 +38,6 @@ _MOST_BEHIND_BYTES = 256_000_000  # … and of large results among them
 _GOES_ON = "Calls run all the same; what waits to be written is tried again every second."
 _GIVE_UP_S = 2.0  # closing a journal whose disk is full does not wait for longer
 
-_SCHEMA = f"""
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_FORMAT};
-CREATE TABLE functions (key BLOB PRIMARY KEY, name TEXT NOT NULL, packed BLOB NOT NULL);
-CREATE TABLE calls (
-    id INTEGER PRIMARY KEY,
-    task TEXT, function_name TEXT NOT NULL, args_text TEXT NOT NULL,
-    function BLOB REFERENCES functions (key),  -- NULL: it cannot be run again, see `why_not`
-    why_not TEXT,
-    attempt INTEGER NOT NULL, resubmitted_from INTEGER, submitted_at REAL NOT NULL,
-    state TEXT,  -- NULL: accepted, and no end of it is known
-    started_at REAL, ended_at REAL, seconds REAL, worker TEXT,
-    error TEXT, result_text TEXT, output TEXT
-);
-CREATE INDEX unfinished ON calls (id) WHERE state IS NULL;
--- A value is the pickle and the large buffers beside it, in their order; each is cut into pieces,
--- because SQLite copies what it is given while it holds the interpreter.
-CREATE TABLE parts (
-    call INTEGER NOT NULL REFERENCES calls (id),
-    kind TEXT NOT NULL, n INTEGER NOT NULL, piece INTEGER NOT NULL, data BLOB NOT NULL,
-    PRIMARY KEY (call, kind, n, piece)
-) WITHOUT ROWID;
-"""
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -115,7 +89,8 @@ class JournalFile:
         self._lock = threading.Lock()  # of the connection: the writer's and that of questions
         with _opening:
             _refuse_twice(path)
-            self._connection = _opened(path)
+            self._connection = opened(path)
+            self._identity, self._is_gone = identity_of(path), False
             _open_files.append(self)
         self._entries: deque[Entry] = deque()
         self._news = threading.Condition()
@@ -204,6 +179,7 @@ class JournalFile:
         try:
             self._write_on()
         finally:
+            self._is_there()
             with self._lock:
                 self._connection.close()
             with suppress(ValueError):  # a child that was forked has forgotten it
@@ -251,6 +227,8 @@ class JournalFile:
 
     def _write(self, batch: Iterable[Entry]) -> Exception | None:
         """Write a batch whole, or nothing of it."""
+        if not self._is_there():  # SQLite would write on and tell nobody
+            return FileGoneError()
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -262,6 +240,19 @@ class JournalFile:
                     self._connection.execute("ROLLBACK")
                 return error
         return None
+
+    def _is_there(self) -> bool:
+        """Look whether the file still lies at its path.
+
+        If it does not, empty the write-ahead log: whatever lies there next would take it for its
+        own, and what was moved away lacks what is in it.
+        """
+        is_gone = identity_of(self.path) != self._identity
+        if is_gone and not self._is_gone:
+            with self._lock, suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._is_gone = is_gone
+        return not is_gone
 
     def _has_written(self, batch: Sequence[Entry]) -> None:
         if self._is_failing:
@@ -282,7 +273,7 @@ class JournalFile:
             first, self._is_failing = not self._is_failing, True
             self._news.notify_all()
         if first:
-            self._log("error", f"{_cannot_write(self.path, error)} {_GOES_ON}")
+            self._log("error", f"{cannot_write(self.path, error)} {_GOES_ON}")
         for entry in batch:
             if entry.written is not None:
                 entry.written()
@@ -290,7 +281,7 @@ class JournalFile:
 
     def _give_up(self, batch: Sequence[Entry], error: Exception) -> None:
         self.n_lost += len(batch)
-        self._log("error", f"{_cannot_write(self.path, error)} {self.n_lost} entries are missing.")
+        self._log("error", f"{cannot_write(self.path, error)} {self.n_lost} entries are missing.")
         self._done(batch)
 
     def _done(self, batch: Sequence[Entry]) -> None:
@@ -372,99 +363,10 @@ def _refuse_twice(path: Path) -> None:
 
     Not by trying: a process that closes any descriptor of a file loses all its locks on it.
     """
+    identity = identity_of(path)
     for file in _open_files.copy():
-        if file.path == path or (path.exists() and file.path.samefile(path)):
-            raise _in_use(path)
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    try:
-        is_new = not path.exists() or path.stat().st_size == 0
-        if not is_new:
-            _check(path)
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    except JournalError:  # which is an OSError as well
-        raise
-    except (OSError, sqlite3.Error) as error:
-        raise JournalError(_cannot_write(path, error)) from error
-    try:
-        _prepare(connection, is_new=is_new)
-    except sqlite3.Error as error:
-        connection.close()
-        if _is_busy(error):
-            raise _in_use(path) from error
-        raise JournalError(_cannot_write(path, error)) from error
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection, *, is_new: bool) -> None:
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    if is_new:
-        connection.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
-    connection.execute("PRAGMA journal_mode = WAL")
-    # Takes the lock, which is kept, and shows that the file can be written.
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("DELETE FROM calls WHERE FALSE")
-    connection.execute("COMMIT")
-
-
-def _check(path: Path) -> None:
-    """Look at a file without touching it.
-
-    Raises:
-        JournalInUseError: another scheduler has it open.
-        JournalError: it is none of ours, damaged, or of another format.
-    """
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-    if not header.startswith(_MAGIC) or _number(header, _APPLICATION_AT) != _APPLICATION_ID:
-        raise JournalError(
-            f"{path} is not a journal of a scheduler; it is left as it is. Choose another path "
-            "for journal=: a file that is not there yet is made."
-        )
-    if (version := _number(header, _VERSION_AT)) != _FORMAT:
-        raise JournalError(
-            f"The journal {path} has format {version}, and this version of amltk_nb reads and "
-            f"writes format {_FORMAT}. Use the version that wrote it, or begin another file."
-        )
-    try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=0)) as connection:
-            found = [line for (line,) in connection.execute("PRAGMA quick_check(3)")]
-    except sqlite3.Error as error:
-        if _is_busy(error):
-            raise _in_use(path) from error
-        found = [str(error)]
-    if found != ["ok"]:
-        raise JournalError(
-            f"The journal {path} is damaged ({'; '.join(found)}); it is left as it is. "
-            "`sqlite3 FILE .recover` may save what is in it; begin another file for new calls."
-        )
-
-
-def _number(header: bytes, at: int) -> int:
-    return int.from_bytes(header[at : at + 4], "big")
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    name = getattr(error, "sqlite_errorname", "") or ""
-    return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-
-
-def _in_use(path: Path) -> JournalInUseError:
-    return JournalInUseError(
-        f"The journal {path} is open in another scheduler, maybe of another kernel. Two on one "
-        "file would run calls twice: end that one (scheduler.journal.close(), or its kernel), or "
-        "give this one a file of its own."
-    )
-
-
-def _cannot_write(path: Path, error: Exception) -> str:
-    return (
-        f"The journal {path} cannot be written: {error}. Is its folder there and writable, and is "
-        "there room on the disk?"
-    )
+        if file.path == path or (identity is not None and file._identity == identity):
+            raise in_use(path)
 
 
 # --- the end of the process, and its children --------------------------------------------------
