@@ -20,7 +20,15 @@ from amltk_nb.errors import CallNotFoundError, JournalError, NotPicklableError
 from amltk_nb.scheduling.call import Call, Outcome, Work
 from amltk_nb.scheduling.functions import ShippedFunction, ship_function
 from amltk_nb.scheduling.history import args_text, error_line, short_repr
-from amltk_nb.scheduling.journal_file import ENDS, RETRIES, Entry, JournalFile
+from amltk_nb.scheduling.journal_file import (
+    AGAIN,
+    CALLS,
+    ENDS,
+    FUNCTIONS,
+    RETRIES,
+    Entry,
+    JournalFile,
+)
 from amltk_nb.scheduling.journal_place import place_of
 from amltk_nb.scheduling.shipping import (
     Packed,
@@ -59,7 +67,7 @@ SELECT ?, task, function_name, args_text, function, why_not, ?, id, ? FROM calls
 _RETRY_PARTS = """
 INSERT INTO parts SELECT ?, kind, n, piece, data FROM parts WHERE call = ? AND kind = 'arguments'
 """
-_AGAIN = "UPDATE calls SET attempt = ?, submitted_at = ? WHERE id = ? AND state IS NULL"
+_ONCE_MORE = "UPDATE calls SET attempt = ?, submitted_at = ? WHERE id = ? AND state IS NULL"
 _END_ONE = """
 UPDATE calls SET state = ?, started_at = ?, ended_at = ?, seconds = ?, worker = ?, error = ?,
                  result_text = ?, output = ?
@@ -142,7 +150,8 @@ class Journal:
 
         self._file = JournalFile(self.path, log=log, caught_up=caught_up)
         finalize(self, self._file.leave)  # a scheduler that is gone leaves its file to the next
-        self._known: set[bytes] = set()  # functions that are in the file
+        self._known: set[bytes] = set()  # functions that are in the file, or will be
+        self._n_lost = 0  # entries that were lost when that was last so
         self._last_former_id = self.last_id  # of a call that another process accepted
         self._run_again: set[int] = set()  # of those that this one has taken over
         self._left: set[int] = set()  # calls of this process whose runs left them without an end
@@ -251,16 +260,19 @@ class Journal:
     def accepted(self, taken_down: TakenDown) -> None:
         """Record a call, before anything is recorded of its end; in the order of acceptance."""
         shipped, packed, row = taken_down
-        statements: Statements = []
+        if self._n_lost != self._file.n_lost:  # there may have been functions among them
+            self._n_lost = self._file.n_lost
+            self._known.clear()
         if shipped is not None and shipped.key not in self._known:
             if len(self._known) >= _MOST_KNOWN:  # each call may have a closure of its own
                 self._known.clear()
             self._known.add(shipped.key)
-            statements.append((_FUNCTION, [(shipped.key, _text(shipped.name), shipped.packed)]))
-        statements.append((_ACCEPT, [row]))
+            function = shipped.key, _text(shipped.name), shipped.packed
+            self._file.put(Entry([(_FUNCTION, [function])], FUNCTIONS, len(shipped.packed)))
+        statements: Statements = [(_ACCEPT, [row])]
         if packed is not None:
             statements.append((_PART, _parts(row[0], "arguments", packed)))
-        self._file.put(Entry(statements, n_bytes=_size(packed) if packed is not None else 0))
+        self._file.put(Entry(statements, CALLS, _size(packed) if packed is not None else 0))
 
     def again(self, call: Call) -> bool:
         """Record that an unfinished call of the file runs once more; once in a process.
@@ -274,7 +286,7 @@ class Journal:
         self._left.discard(call.id)
         if call.id <= self._last_former_id:
             self._run_again.add(call.id)
-        self._file.put(Entry([(_AGAIN, [(call.attempt, call.submitted_at, call.id)])], stage=1))
+        self._file.put(Entry([(_ONCE_MORE, [(call.attempt, call.submitted_at, call.id)])], AGAIN))
         return True
 
     def left(self, call: Call) -> None:

@@ -11,6 +11,7 @@ system lets go of the lock however the process ends.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import re
 import sqlite3
@@ -26,7 +27,9 @@ from amltk_nb.errors import JournalError
 from amltk_nb.scheduling.journal_opening import FileGoneError, cannot_write, in_use, opened
 from amltk_nb.scheduling.journal_place import identity_of
 
-__all__ = ["ENDS", "RETRIES", "Entry", "JournalFile"]
+logger = logging.getLogger("amltk_nb")
+
+__all__ = ["AGAIN", "CALLS", "ENDS", "FUNCTIONS", "RETRIES", "Entry", "JournalFile"]
 
 
 _LINGER_S = 0.010  # what comes within this is written together
@@ -49,15 +52,16 @@ _BYTES_AT_ONCE = 1 << 20  # of values; SQLite copies them while it holds the int
 _ONE_ROW = re.compile(r"VALUES (\([?, ]+\))")
 
 
-# The stages of what says how calls ended: those that run again, and the others.
-RETRIES, ENDS = 2, 3
+# Of entries that are written together, those of a lower stage come first. What calls need, the
+# calls, those that run once more, failed attempts with the next one, and all other ends.
+FUNCTIONS, CALLS, AGAIN, RETRIES, ENDS = range(5)
 
 
 class Entry(NamedTuple):
     """Something to be written: statements with their rows, and who is told."""
 
     statements: Sequence[tuple[str, Sequence[Row]]]
-    stage: int = 0  # of those written together, entries of a lower stage come first; 0 to ENDS
+    stage: int
     n_bytes: int = 0  # of large values
     written: Callable[[], None] | None = None  # called when it is, or will not be for now
 
@@ -87,20 +91,21 @@ class JournalFile:
         self.n_lost = 0  # entries that could not be written
         self._log = log
         self._lock = threading.Lock()  # of the connection: the writer's and that of questions
-        with _opening:
-            _refuse_twice(path)
-            self._connection = opened(path)
-            self._identity, self._is_gone = identity_of(path), False
-            _open_files.append(self)
         self._entries: deque[Entry] = deque()
+        self._in_hand: Sequence[Entry] = ()  # what is being written
         self._news = threading.Condition()
         self._n_put = self._n_done = 0
         self._n_behind = self._n_behind_bytes = 0  # ends that are not written
         self._caught_up = caught_up
         self._is_awaited = False  # whether somebody was told that it is behind
-        self._is_closing = self._is_failing = False
+        self._is_closing = self._is_failing = self._is_copy = False
         self._writer = threading.Thread(target=self._live, name="amltk-nb journal", daemon=True)
-        self._writer.start()
+        with _opening:
+            _refuse_twice(path)
+            self._connection = opened(path)
+            self._identity, self._is_gone = identity_of(path), False
+            self._writer.start()
+            _open_files.append(self)
 
     def put(self, entry: Entry) -> None:
         """Have something written, from any thread; after it is closed, nothing is."""
@@ -109,6 +114,8 @@ class JournalFile:
                 if entry.written is not None:
                     entry.written()
                 return
+            if self._is_failing:
+                entry = _told(entry)
             self._entries.append(entry)
             self._n_put += 1
             if entry.stage >= RETRIES:
@@ -123,6 +130,11 @@ class JournalFile:
         Raises:
             JournalError: the file cannot be read.
         """
+        if self._is_copy:
+            raise JournalError(
+                f"The journal {self.path} belongs to the process that opened it, of which this one "
+                "is a forked copy. Read there what is needed, and pass that on."
+            )
         self.flush()
         with self._lock:
             try:
@@ -163,6 +175,13 @@ class JournalFile:
             self._is_closing = True
             self._news.notify_all()
 
+    def _become_a_copy(self) -> None:
+        """In a forked child: be closed, and wait for no lock of threads that are not there."""
+        self._news, self._lock = threading.Condition(), threading.Lock()
+        self._is_closing = self._is_copy = True
+        self._entries.clear()
+        self._n_done = self._n_put
+
     @property
     def is_closed(self) -> bool:
         """Whether it has let go of the file."""
@@ -178,12 +197,27 @@ class JournalFile:
     def _live(self) -> None:
         try:
             self._write_on()
+        except Exception as error:  # a fault of ours: nobody must wait for this thread
+            self._break_off(error)
         finally:
             self._is_there()
             with self._lock:
                 self._connection.close()
             with suppress(ValueError):  # a child that was forked has forgotten it
                 _open_files.remove(self)
+
+    def _break_off(self, error: Exception) -> None:
+        with self._news:
+            self._is_closing = True
+            lost = [*self._in_hand, *self._entries]
+            self._entries.clear()
+            self.n_lost += len(lost)
+        logger.error("the journal %s has failed", self.path, exc_info=error)
+        for entry in lost:
+            with suppress(Exception):
+                _told(entry)
+        self._done([entry._replace(written=None) for entry in lost])
+        self._log("error", f"{cannot_write(self.path, error)} Nothing more is recorded.")
 
     def _write_on(self) -> None:
         give_up_at: float | None = None
@@ -213,17 +247,21 @@ class JournalFile:
             self._news.wait_for(lambda: self._entries or self._is_closing)
             if not self._is_closing:
                 self._news.wait_for(lambda: self._is_closing, _LINGER_S)
-            batch = list(self._entries)
+            self._in_hand = batch = list(self._entries)
             self._entries.clear()
             return batch
 
     def _write_one_by_one(self, batch: Sequence[Entry]) -> None:
-        for entry in batch:
+        for n, entry in enumerate(batch):
             error = self._write([entry])
+            if isinstance(error, sqlite3.OperationalError):
+                self._has_written(batch[:n])
+                self._keep(batch[n:], error)
+                return
             if error is not None:
                 self.n_lost += 1
                 self._log("error", f"an entry of the journal could not be written: {error!r}")
-        self._done(batch)
+        self._has_written(batch)
 
     def _write(self, batch: Iterable[Entry]) -> Exception | None:
         """Write a batch whole, or nothing of it."""
@@ -237,7 +275,8 @@ class JournalFile:
                 self._connection.execute("COMMIT")
             except Exception as error:  # of the disk, or of a value that SQLite does not take
                 if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                    with suppress(sqlite3.Error):  # the next BEGIN will say so
+                        self._connection.execute("ROLLBACK")
                 return error
         return None
 
@@ -263,20 +302,15 @@ class JournalFile:
     def _keep(self, batch: Sequence[Entry], error: Exception) -> None:
         """Try it again later; nobody waits for it any more."""
         with self._news:
-            self._entries.extendleft(reversed([entry._replace(written=None) for entry in batch]))
-            n_bytes = sum(entry.n_bytes for entry in self._entries)
-            while len(self._entries) > _MOST_KEPT or n_bytes > _MOST_KEPT_BYTES:
-                given_up = self._entries.popleft()
-                n_bytes -= given_up.n_bytes
-                self.n_lost += 1
-                self._count_done([given_up])
+            # Told before `flush` returns: who waits for that takes what is told of as all there is.
+            kept, given_up = _kept([_told(entry) for entry in (*batch, *self._entries)])
+            self._entries, self._in_hand = deque(kept), ()
+            self.n_lost += len(given_up)
+            self._count_done(given_up)
             first, self._is_failing = not self._is_failing, True
             self._news.notify_all()
         if first:
             self._log("error", f"{cannot_write(self.path, error)} {_GOES_ON}")
-        for entry in batch:
-            if entry.written is not None:
-                entry.written()
         self._tell_if_caught_up()
 
     def _give_up(self, batch: Sequence[Entry], error: Exception) -> None:
@@ -285,12 +319,12 @@ class JournalFile:
         self._done(batch)
 
     def _done(self, batch: Sequence[Entry]) -> None:
+        for entry in batch:
+            _told(entry)  # first, as in `_keep`
         with self._news:
+            self._in_hand = ()
             self._count_done(batch)
             self._news.notify_all()
-        for entry in batch:
-            if entry.written is not None:
-                entry.written()
         self._tell_if_caught_up()
 
     def _count_done(self, batch: Sequence[Entry]) -> None:
@@ -308,9 +342,33 @@ class JournalFile:
             self._caught_up()
 
 
+def _told(entry: Entry) -> Entry:
+    """Tell who waits for an entry, once."""
+    if entry.written is None:
+        return entry
+    entry.written()
+    return entry._replace(written=None)
+
+
+def _kept(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Say which of the entries that wait are kept, and which are given up if there are too many.
+
+    The oldest go first, but functions last: calls that come later need them.
+    """
+    n_bytes = sum(entry.n_bytes for entry in entries)
+    given_up: set[int] = set()
+    for place in sorted(range(len(entries)), key=lambda n: entries[n].stage == FUNCTIONS):
+        if len(entries) - len(given_up) <= _MOST_KEPT and n_bytes <= _MOST_KEPT_BYTES:
+            break
+        given_up.add(place)
+        n_bytes -= entries[place].n_bytes
+    kept = [entry for n, entry in enumerate(entries) if n not in given_up]
+    return kept, [entries[n] for n in sorted(given_up)]
+
+
 def _by_statement(batch: Iterable[Entry]) -> Iterable[tuple[str, list[Row]]]:
     """Gather the rows of equal statements, stage by stage."""
-    gathered: tuple[dict[str, list[Row]], ...] = {}, {}, {}, {}
+    gathered: tuple[dict[str, list[Row]], ...] = {}, {}, {}, {}, {}
     for entry in batch:
         for sql, rows in entry.statements:
             gathered[entry.stage].setdefault(sql, []).extend(rows)
@@ -366,7 +424,9 @@ def _refuse_twice(path: Path) -> None:
     identity = identity_of(path)
     for file in _open_files.copy():
         if file.path == path or (identity is not None and file._identity == identity):
-            raise in_use(path)
+            if not file.is_closed:
+                raise in_use(path)
+            file.close()  # its scheduler is gone, and it is about to let go
 
 
 # --- the end of the process, and its children --------------------------------------------------
@@ -382,9 +442,11 @@ def _close_all() -> None:
 
 def _leave_to_parent() -> None:
     """Keep a child that was forked from ever closing the parent's files: SQLite forbids it."""
-    _not_ours.extend(file._connection for file in _open_files)
+    global _opening
+    _opening = threading.Lock()
     for file in _open_files:
-        file._is_closing = True
+        _not_ours.append(file._connection)
+        file._become_a_copy()
     _open_files.clear()
 
 

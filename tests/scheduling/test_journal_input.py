@@ -425,7 +425,7 @@ async def test_closing_on_a_full_disk_gives_up_and_says_how_much_is_missing(
     await asyncio.to_thread(scheduler.journal.close)
     assert time.monotonic() - started < 10
     n_missing = scheduler.journal.n_unwritten
-    assert 0 < n_missing <= 120
+    assert 0 < n_missing <= 121  # 60 calls, their ends and the function
     assert any(f"{n_missing} entries are missing" in text for text in errors(scheduler))
     shown = scheduler.snapshot().journal
     assert (shown.n_unwritten, shown.is_closed) == (n_missing, True)

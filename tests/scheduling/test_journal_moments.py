@@ -6,7 +6,11 @@ The question is always the same: does what the file says agree with what happene
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amltk_nb import ExitCode, Limiter, Retry
+from amltk_nb import ExitCode, Limiter, Retry, Scheduler
+from amltk_nb.errors import JournalError
+from amltk_nb.scheduling import journal_file
 from amltk_nb.scheduling.journal import Journal
 from amltk_nb.scheduling.journal_file import JournalFile
 from tests.scheduling.conftest import ByHand, settled, turn_until
@@ -173,6 +179,34 @@ async def test_a_result_is_recorded_as_it_was_when_told(
 
 
 @may_block
+@pytest.mark.parametrize("end", ["finish", "vanish"])
+async def test_a_large_result_that_is_being_told_of_is_not_told_as_cancelled(
+    make: Callable[..., ByHand], monkeypatch: pytest.MonkeyPatch, end: str
+):
+    by_hand = make()
+    run = by_hand.start()
+    may_tell = threading.Event()
+    put = JournalFile.put
+
+    def put_slowly(self: JournalFile, entry: Any) -> None:
+        tell = entry.written
+        if tell is not None:
+            entry = entry._replace(written=lambda: (may_tell.wait(0.3), tell()))
+        put(self, entry)
+
+    monkeypatch.setattr(JournalFile, "put", put_slowly)
+    future = by_hand.scheduler.submit(square, 1)
+    by_hand.backend.finish(future, np.ones(1_000_000))
+    if end == "vanish":
+        vanish(by_hand)
+    else:
+        run.stop(wait=False)
+        await run
+    assert future.result().sum() == 1_000_000
+    assert states(by_hand) == ["done"]
+
+
+@may_block
 async def test_a_result_that_lies_in_memory_by_columns_is_recorded(make: Callable[..., ByHand]):
     by_hand = make()
     by_hand.start()
@@ -320,3 +354,153 @@ async def test_what_a_plugin_refused_can_be_recovered_later(make: Callable[..., 
         again.backend.finish(call, 0)
     await settled()
     assert [future.call.id for future in again.scheduler.recover()] == [3]
+
+
+# ------------------------------------------------------------ the writer, its file and its lock
+
+
+class Disk:
+    """Has a journal's writes fail for as long as it is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = False
+        self.n_refused = 0
+        self._write = JournalFile._write
+        monkeypatch.setattr(JournalFile, "_write", lambda file, batch: self._try(file, batch))
+
+    def _try(self, file: JournalFile, batch: Any) -> Exception | None:
+        if not self.is_full:
+            return self._write(file, batch)
+        self.n_refused += 1
+        return sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    monkeypatch.setattr(journal_file, "_TRY_AGAIN_S", 0.01)
+    return Disk(monkeypatch)
+
+
+@may_block
+async def test_a_large_result_is_told_of_though_the_disk_is_full_when_the_run_ends(
+    make: Callable[..., ByHand], disk: Disk, monkeypatch: pytest.MonkeyPatch
+):
+    by_hand = make()
+    run = by_hand.start()
+    future = by_hand.scheduler.submit(square, 1)
+    by_hand.scheduler.journal.flush()
+    disk.is_full = True
+    by_hand.scheduler.submit(square, 2)
+    by_hand.scheduler.journal.flush()
+    assert disk.n_refused > 0
+    monkeypatch.setattr(journal_file, "_TRY_AGAIN_S", 3600)
+    await turn_until(lambda: by_hand.scheduler.journal._file._is_failing)
+    by_hand.backend.finish(future, np.ones(1_000_000))
+    run.stop(wait=False)
+    await run
+    assert future.result().sum() == 1_000_000
+    disk.is_full = False
+
+
+@may_block
+async def test_functions_outlast_the_calls_that_a_full_disk_costs(
+    make: Callable[..., ByHand], disk: Disk, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(journal_file, "_MOST_KEPT", 6)
+    by_hand = make()
+    by_hand.start()
+    disk.is_full = True
+    for n in range(20):
+        by_hand.scheduler.submit(square, n)
+        by_hand.scheduler.journal.flush()
+    refused = disk.n_refused
+    await asyncio.to_thread(wait_until, lambda: disk.n_refused > refused + 1)
+    disk.is_full = False
+    wait_until(lambda: not by_hand.scheduler.journal._file._is_failing)
+    assert by_hand.scheduler.journal.n_unwritten == 15  # of 20 calls and their function, 6 are kept
+    late = by_hand.scheduler.submit(square, 20)
+    vanish(by_hand)
+    again = make(n_workers=6)
+    again.start()
+    found = again.scheduler.recover()
+    assert [future.call.id for future in found] == [16, 17, 18, 19, 20, late.call.id]
+    assert [future.call.fn(*future.call.args) for future in found] == [
+        n * n for n in (15, 16, 17, 18, 19, 20)
+    ]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + DEAD_S
+    while not condition():
+        assert time.monotonic() < until, "it never happened"
+        time.sleep(0.001)
+
+
+@may_block
+async def test_a_fault_in_the_writers_thread_hangs_nobody(
+    make: Callable[..., ByHand], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(self: JournalFile, batch: Any) -> None:
+        raise MemoryError("none left")
+
+    by_hand = make()
+    run = by_hand.start()
+    future = by_hand.scheduler.submit(square, 1)
+    by_hand.scheduler.journal.flush()
+    monkeypatch.setattr(JournalFile, "_write", fail)
+    by_hand.backend.finish(future, np.ones(1_000_000))
+    run.finish_when_empty()
+    assert await asyncio.wait_for(run.over(), DEAD_S) == ExitCode.EXHAUSTED
+    assert future.result().sum() == 1_000_000
+    journal = by_hand.scheduler.journal
+    assert journal.n_unwritten == 1
+    wait_until(lambda: any("none left" in line.text for line in by_hand.scheduler.history.log_tail))
+    with pytest.raises(JournalError, match="cannot be read"):
+        journal.records()
+
+
+def test_a_journal_that_is_about_to_be_let_go_of_is_waited_for(path: Path):
+    first = Scheduler.with_threads(1, journal=path)
+    file = first.journal._file
+    with file._lock:  # its writer cannot close it yet
+        first.journal._file.leave()
+        opening = threading.Thread(target=lambda: opened.append(Journal(path)))
+        opened: list[Journal] = []
+        opening.start()
+        opening.join(0.2)  # not to wait for anything, but to be refused if it is to be
+    opening.join(DEAD_S)
+    assert len(opened) == 1
+    opened[0].close()
+
+
+_FORKED = """
+import os, sys, threading
+from amltk_nb.errors import JournalError
+from amltk_nb.scheduling.journal import Journal
+
+journal = Journal(sys.argv[1])
+journal.records()
+file = journal._file
+with file._news, file._lock:  # as if its writer were busy right now
+    child = os.fork()
+if child == 0:
+    journal.flush()
+    try:
+        journal.records()
+    except JournalError as error:
+        print(error, flush=True)
+    journal.close()
+    del journal
+    raise SystemExit(3)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+assert journal.records() == []
+raise SystemExit(code)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.. may lead to:DeprecationWarning")
+def test_a_forked_copy_has_no_journal_and_waits_for_no_thread_of_its_parent(path: Path):
+    command = [sys.executable, "-W", "ignore", "-c", _FORKED, str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=DEAD_S)
+    assert "belongs to the process that opened it" in ended.stdout
+    assert ended.returncode == 3, ended.stderr
