@@ -37,7 +37,7 @@ class ModelCall:
     is_settled: bool = False  # its end was told, or it is tried again
     is_asked: bool = False  # somebody here had it end
     is_too_late: bool = False  # asked when its end was on its way
-    is_recorded: bool = False  # the journal has its end already
+    is_for_good: bool = False  # asked before its process ended
     end: str = ""  # what comes in the inbox
     recorded: str = "unfinished"
 
@@ -144,14 +144,20 @@ class Model:
         self._free(call)
         call.end = how
         # What plugins have a say in is recorded when they have said it.
-        if call.kind not in self.max_attempts and not (how == "cancelled" and self.is_abandoned):
-            call.is_recorded, call.recorded = True, how
+        if call.kind not in self.max_attempts:
+            self._record(call, how)
         self.inbox.append(call)
         if is_measured:
             self.known.add(call.kind)
         if not self.stopped:
             self.hand_over()
         self.rouse()
+
+    def _record(self, call: ModelCall, how: str) -> None:
+        """Write into the journal how a call ended, once; not what ends with its process only."""
+        is_for_good = how != "cancelled" or not self.is_abandoned or call.is_for_good
+        if is_for_good and call.recorded == "unfinished":
+            call.recorded = how
 
     def give_back(self, calls: list[ModelCall]) -> None:
         if not self.stopped:
@@ -184,13 +190,14 @@ class Model:
         if call.state != "queued":
             return False
         self._take_back(call)
-        call.is_asked, call.end = True, "cancelled"
+        call.is_asked = True
         self.inbox.append(call)
         self.rouse()
         return True
 
     def _take_back(self, call: ModelCall) -> None:
-        call.state = "cancelled"
+        call.state = call.end = "cancelled"
+        self._record(call, "cancelled")
         if call in self.queue:
             self.queue.remove(call)
         self.held = [(due, other) for due, other in self.held if other is not call]
@@ -224,7 +231,6 @@ class Model:
             self.taken_back = [*self.queue, *(call for _, call in self.held)]
             for call in self.taken_back:
                 self._take_back(call)
-                call.end = "cancelled"
             self.was_any_ended = bool(self.taken_back)
         if not wait:
             ended = [self._end(call) for call in self.active if call.state == "running"]
@@ -235,6 +241,8 @@ class Model:
         """End it as the end of the process does: what is under way has no recorded end."""
         if self.is_over:
             return
+        for call in self.active:
+            call.is_for_good = call.is_asked or call.state == "cancelled"
         self.is_abandoned = True
         self.stop(wait=False)
         self._announce_end()
@@ -318,8 +326,7 @@ class Model:
         was_asked = call.is_asked or call.state == "cancelled" or call.is_too_late
         if call.state != "cancelled":
             call.state = call.end
-        if not call.is_recorded and not (call.end == "cancelled" and self.is_abandoned):
-            call.recorded = call.state
+        self._record(call, call.state)
         if has_run and call.state == "failed" and not was_asked and self._again(call):
             return
         self.told.append((call.state, call.id))

@@ -111,7 +111,7 @@ class ManualMachine(RuleBasedStateMachine):
 
     n_steps = 0
 
-    @initialize(n_workers=st.integers(1, 3), batches=st.booleans(), journal=RARELY)
+    @initialize(n_workers=st.integers(1, 3), batches=st.booleans(), journal=st.booleans())
     def begin(self, n_workers: int, batches: bool, journal: bool) -> None:
         type(self).n_steps -= 1  # of the invariant: this is no step
         self.loop = HandLoop()
@@ -187,7 +187,7 @@ class ManualMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ rules
 
-    @rule(kind=KINDS, plan=PLANS, n=st.sampled_from([1, 1, 1, 2, 12]))
+    @rule(kind=KINDS, plan=PLANS, n=st.sampled_from([1, 1, 2, 16]))
     def submit(self, kind: str, plan: Plan, n: int) -> None:
         for _ in range(n):
             expected = self.model.submit(kind, plan)
@@ -286,7 +286,7 @@ class ManualMachine(RuleBasedStateMachine):
     @rule(rarely=RARELY)
     def vanish(self, rarely: bool) -> None:
         """Its process ends, or the cell that started it is run again."""
-        if rarely:
+        if rarely or self.model.stopped:
             self.run.end_now(ExitCode.STOPPED, "its cell was run again")
             self.model.end_now()
 
@@ -353,6 +353,7 @@ class ManualMachine(RuleBasedStateMachine):
         assert self.model.active == []
         assert self.scheduler.empty()
         assert not any(task.running() for task in self.tasks.values())
+        assert [timer for timer in self.loop._scheduled if not timer.cancelled()] == []
         self.every_call_has_its_events_once()
         self.every_run_has_its_events_once()
         if self.scheduler.journal is not None:
