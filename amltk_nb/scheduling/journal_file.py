@@ -446,6 +446,7 @@ def _leave_to_parent() -> None:
     _opening = threading.Lock()
     for file in _open_files:
         _not_ours.append(file._connection)
+        file._connection.forget_lock()  # it is its parent's
         file._become_a_copy()
     _open_files.clear()
 

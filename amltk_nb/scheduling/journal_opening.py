@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from amltk_nb.errors import JournalError, JournalInUseError
+from amltk_nb.scheduling.journal_lock import FileLock, LockedConnection
 from amltk_nb.scheduling.journal_place import refuse_what_is_no_file
 
 __all__ = ["FileGoneError", "cannot_write", "in_use", "opened"]
@@ -49,30 +50,39 @@ class FileGoneError(sqlite3.OperationalError):
         super().__init__("it was deleted, moved or replaced while it was open")
 
 
-def opened(path: Path) -> sqlite3.Connection:
+def opened(path: Path) -> LockedConnection:
     """Open a journal, or make a new one, and lock it.
 
     Raises:
         JournalInUseError: another scheduler or program has it open.
         JournalError: it is no journal, is damaged, of another format, or cannot be written.
     """
-    try:
-        refuse_what_is_no_file(path)
-        is_new = not path.exists() or path.stat().st_size == 0
-        if not is_new:
-            _check(path)
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    except JournalError:  # which is an OSError as well
-        raise
-    except (OSError, sqlite3.Error) as error:
-        raise _refusal(path, error) from error
-    try:
-        _prepare(connection, is_new=is_new)
-        _beside(path, "-shm").unlink(missing_ok=True)  # of the check; nobody else has the file now
-    except (OSError, sqlite3.Error) as error:
-        connection.close()
-        raise _refusal(path, error) from error
+    with ExitStack() as undo:
+        try:
+            refuse_what_is_no_file(path)
+            is_new = not path.exists() or path.stat().st_size == 0
+            lock = None if is_new else FileLock(path)  # before anything is read
+            if lock is not None:
+                undo.callback(lock.release)
+                _check(path)
+            connection = _connected(path)
+            undo.callback(connection.close)
+            _prepare(connection, is_new=is_new)
+            connection.lock = lock or FileLock(path)
+            # Of the check; nobody else has the file now.
+            _beside(path, "-shm").unlink(missing_ok=True)
+        except JournalError:  # which is an OSError as well
+            raise
+        except (OSError, sqlite3.Error) as error:
+            raise _refusal(path, error) from error
+        undo.pop_all()
     return connection
+
+
+def _connected(path: Path) -> LockedConnection:
+    return sqlite3.connect(
+        path, timeout=0, isolation_level=None, check_same_thread=False, factory=LockedConnection
+    )
 
 
 def _prepare(connection: sqlite3.Connection, *, is_new: bool) -> None:
@@ -147,7 +157,7 @@ def _is(error: Exception, *codes: str) -> bool:
 
 
 def _refusal(path: Path, error: Exception) -> JournalError:
-    if _is(error, "SQLITE_BUSY", "SQLITE_LOCKED"):
+    if isinstance(error, BlockingIOError) or _is(error, "SQLITE_BUSY", "SQLITE_LOCKED"):
         return in_use(path)
     return JournalError(cannot_write(path, error))
 

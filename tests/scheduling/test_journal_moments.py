@@ -6,6 +6,8 @@ The question is always the same: does what the file says agree with what happene
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -471,6 +473,48 @@ def test_a_journal_that_is_about_to_be_let_go_of_is_waited_for(path: Path):
     opening.join(DEAD_S)
     assert len(opened) == 1
     opened[0].close()
+
+
+_OPENED = "import sys; from amltk_nb.scheduling.journal import Journal; Journal(sys.argv[1])"
+
+
+def opened_elsewhere(path: Path) -> str:
+    """Open a journal in another process; returns what it said."""
+    command = [sys.executable, "-c", _OPENED, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEAD_S).stderr
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_OFD_SETLK"), reason="only Linux has such locks")
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_journal_that_its_own_process_copies_stays_locked(path: Path, is_new: bool):
+    if not is_new:
+        Journal(path).close()
+    journal = Journal(path)
+    shutil.copy(path, path.with_name("copy.db"))  # POSIX takes all of SQLite's locks for that
+    before = sorted(file.name for file in path.parent.iterdir())
+    assert "JournalInUseError" in opened_elsewhere(path)
+    assert sorted(file.name for file in path.parent.iterdir()) == before
+    journal.close()
+    assert opened_elsewhere(path) == ""
+
+
+def test_a_forked_child_keeps_no_journal_of_a_parent_that_is_gone(path: Path):
+    code = """
+import os, sys, time
+from amltk_nb.scheduling.journal import Journal
+
+journal = Journal(sys.argv[1])
+if os.fork() == 0:
+    sys.stdin.read()  # lives on
+    os._exit(0)
+os.kill(os.getpid(), 9)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as parent:
+        parent.wait(DEAD_S)
+        assert opened_elsewhere(path) == ""
+        assert parent.stdin is not None
+        parent.stdin.close()
 
 
 _FORKED = """
