@@ -10,9 +10,34 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["MOST_IN_BATCH", "Model", "ModelCall", "Plan"]
+__all__ = ["MOST_IN_BATCH", "Model", "ModelCall", "Plan", "events"]
 
 MOST_IN_BATCH = 250
+
+BEGIN = ["on_future_submitted", "Task-{}-1.on_submitted"]
+RETRY = ["Task-{}-1.on_retry"]
+ENDS = {
+    "done": [
+        "on_future_done",
+        "on_future_result",
+        "Task-{}-1.on_done",
+        "Task-{}-1.on_result",
+        "Task-{}-1.on_f_returned",
+    ],
+    "failed": [
+        "on_future_done",
+        "on_future_exception",
+        "Task-{}-1.on_done",
+        "Task-{}-1.on_exception",
+        "Task-{}-1.on_f_exception",
+    ],
+    "cancelled": ["on_future_cancelled", "Task-{}-1.on_cancelled", "Task-{}-1.on_f_cancelled"],
+}
+
+
+def events(task: str, end: str, *, n_retries: int) -> list[str]:
+    """Name the events that are about one future, in their order."""
+    return [event.format(task) for event in BEGIN + RETRY * n_retries + ENDS[end]]
 
 
 class Plan(NamedTuple):

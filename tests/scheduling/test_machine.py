@@ -34,7 +34,7 @@ from amltk_nb.scheduling import inbox
 from amltk_nb.scheduling.call import Call
 from amltk_nb.testing import EventRecorder, ManualBackend
 from tests.scheduling.conftest import settled
-from tests.scheduling.model import Model, ModelCall, Plan
+from tests.scheduling.model import Model, ModelCall, Plan, events
 
 EXAMPLES = os.environ.get("AMLTK_NB_EXAMPLES")
 N_EXAMPLES = int(EXAMPLES or "280")
@@ -52,26 +52,6 @@ PLANS = st.one_of(
     st.builds(Plan, st.sampled_from(["submitted", "ended"]), st.sampled_from(["stop", "stop now"])),
 )
 RARELY = st.integers(0, 7).map(lambda n: n == 0)
-
-BEGIN = ["on_future_submitted", "Task-{}-1.on_submitted"]
-RETRY = ["Task-{}-1.on_retry"]
-ENDS = {
-    "done": [
-        "on_future_done",
-        "on_future_result",
-        "Task-{}-1.on_done",
-        "Task-{}-1.on_result",
-        "Task-{}-1.on_f_returned",
-    ],
-    "failed": [
-        "on_future_done",
-        "on_future_exception",
-        "Task-{}-1.on_done",
-        "Task-{}-1.on_exception",
-        "Task-{}-1.on_f_exception",
-    ],
-    "cancelled": ["on_future_cancelled", "Task-{}-1.on_cancelled", "Task-{}-1.on_f_cancelled"],
-}
 
 
 def work(plan: Plan) -> Plan:
@@ -366,8 +346,7 @@ class ManualMachine(RuleBasedStateMachine):
                 told[recorded.args[0]].append(recorded.name)
         for future, names in told.items():
             last = self.model.calls[future.call.id]
-            events = BEGIN + RETRY * last.n_failed + ENDS[last.state]
-            assert names == [event.format(last.kind) for event in events], (last, names)
+            assert names == events(last.kind, last.state, n_retries=last.n_failed), last
 
     def every_run_has_its_events_once(self) -> None:
         counts = self.recorder.counts
