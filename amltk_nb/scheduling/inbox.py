@@ -51,6 +51,7 @@ class Inbox(Generic[T]):
         self._items: deque[T] = deque()
         self._awake = False
         self._draining = False
+        self._rest: asyncio.TimerHandle | None = None  # of a drain that pauses
         self._closed = False
         self._thread = threading.get_ident()
 
@@ -125,7 +126,9 @@ class Inbox(Generic[T]):
     def _drain(self) -> None:
         # A callback may run the loop (a nested run of something else): one drain at a time, else
         # items would be handled in the middle of another one's events.
-        if self._closed or self._draining:
+        # And while one pauses, whoever wakes it must not add another: they would take turns, and
+        # the loop would never be left to others.
+        if self._closed or self._draining or self._rest is not None:
             return
         self._draining = True
         try:
@@ -133,13 +136,17 @@ class Inbox(Generic[T]):
         finally:
             self._draining = False
         if not done:
-            self._loop.call_later(self._pause_s, self._drain)
+            self._rest = self._loop.call_later(self._pause_s, self._rested)
             return
         self._awake = False
         if self._items:  # put between the last look and the flag
             self.wake()
         else:
             self._settled()
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._drain()
 
     def _work(self) -> bool:
         items, handle = self._items, self._handle

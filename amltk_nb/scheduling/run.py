@@ -252,8 +252,8 @@ class Run:
         if ending.wait:
             await self._nothing_in_flight(lambda: not ending.wait)
         if not ending.wait:
-            await asyncio.sleep(0)  # a coroutine cancelled before its first step makes a warning
-            self._give_up()
+            # A coroutine cancelled before its first step makes a warning; that step comes first.
+            self._give_up(cancel=lambda coroutine: self.loop.call_soon(coroutine.cancel))
         self.traffic.unwatch()
         await in_thread(lambda: self._close_backend(end_running=not ending.wait))
         # The backend has said all it will say. Should a fault have cost an outcome, its call ends
@@ -295,10 +295,10 @@ class Run:
             await self._in_flight_over
         self._in_flight_over = None
 
-    def _give_up(self) -> None:
+    def _give_up(self, cancel: Callable[[asyncio.Task[Any]], object] = asyncio.Task.cancel) -> None:
         """Wait for nothing more: what is still under way is cancelled."""
         for coroutine in list(self.faults.coroutines):
-            coroutine.cancel()
+            cancel(coroutine)
         self.traffic.give_up()
 
     def _announce_finished(self) -> None:
