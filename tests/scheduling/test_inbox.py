@@ -176,3 +176,24 @@ def test_putting_after_the_loop_closed_is_harmless():
     thread.start()
     thread.join()
     assert log.said == []
+
+
+async def test_waking_it_again_and_again_leaves_the_loop_to_others_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(inbox_module, "_SLICE_S", 0.0)
+    handled: list[int] = []
+
+    def handle(n: int) -> None:
+        handled.append(n)
+        inbox.wake()  # as the end of each coroutine callback does
+
+    inbox = Inbox(asyncio.get_running_loop(), handle=handle, settled=lambda: None)
+    inbox.put(*range(1_000))
+    most_in_a_turn = n_before = 0
+    while len(handled) < 1_000:
+        await asyncio.sleep(0)
+        most_in_a_turn = max(most_in_a_turn, len(handled) - n_before)
+        n_before = len(handled)
+    assert most_in_a_turn == 16
+    assert handled == list(range(1_000))
