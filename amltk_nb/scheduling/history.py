@@ -99,7 +99,7 @@ def short_repr(value: Any, limit: int = 60) -> str:
     """
     try:
         text = repr(value) if type(value) in _PLAIN else _repr(value, limit)
-    except Exception as error:  # an integer may be too long to print, an attribute may raise
+    except BaseException as error:  # a panic of Rust code, say: the call must end all the same
         text = _unshowable(value, error)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -123,7 +123,7 @@ def error_line(error: BaseException) -> str:
     """Show an error in one line: "ValueError: bad C", whatever its `__str__` does."""
     try:
         lines = str(error).splitlines()
-    except Exception:
+    except BaseException:
         lines = ["(its message cannot be shown)"]
     text = f"{type(error).__name__}: {lines[0]}" if lines and lines[0] else type(error).__name__
     return text[:_ERROR_TEXT]
@@ -169,7 +169,7 @@ class _Shortener(BoundedRepr):
     def repr_instance(self, x: Any, level: int) -> str:
         try:
             text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(x)[: 20 * self.maxother])
-        except Exception as error:
+        except BaseException as error:
             return _unshowable(x, error)
         return text if len(text) <= self.maxother else text[: self.maxother - 1] + "…"
 
@@ -184,5 +184,5 @@ def _repr(value: Any, limit: int) -> str:
     return _Shortener(limit, n_items=max(6, limit // 10)).repr(value)
 
 
-def _unshowable(value: Any, error: Exception) -> str:
+def _unshowable(value: Any, error: BaseException) -> str:
     return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"

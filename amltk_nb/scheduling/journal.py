@@ -391,7 +391,7 @@ class Journal:
             if outcome.error is not None:
                 return pack(error_parts(outcome.error, skip_frames=0))
             return pack(outcome.value)
-        except Exception as error:  # whatever a value's own pickling may raise
+        except BaseException as error:  # whatever a value's own pickling may raise
             text = f"the result of call {outcome.call.id} is not in the journal: {error}"
             self._log("warning", text)
             return None

@@ -26,7 +26,7 @@ from amltk_nb.scheduling.plugins.base import (
     without_hidden,
 )
 from amltk_nb.scheduling.retries import Retries
-from amltk_nb.scheduling.settling import book, resolve, tell
+from amltk_nb.scheduling.settling import book, resolve, storable, tell
 from amltk_nb.scheduling.states import CallState
 
 if TYPE_CHECKING:
@@ -262,7 +262,12 @@ class Traffic:
             return False
         tell = (lambda: self.inbox.put(outcome)) if hold else None
         outcome.is_recorded = True
-        return self._journal.ended(outcome, now=self._scheduler.clock(), tell=tell)
+        try:
+            return self._journal.ended(outcome, now=self._scheduler.clock(), tell=tell)
+        except Exception as error:  # no memory for a copy, say; the call has ended all the same
+            text = f"the end of call {call.id} is not in the journal: {error!r}"
+            self._scheduler.log("journal", "error", text)
+            return False
 
     def returned(self, calls: Sequence[Call]) -> None:
         """Put calls back whose worker died before they began; an ending run cancels them."""
@@ -331,7 +336,16 @@ class Traffic:
                 item()
         except BaseException as error:  # a fault of ours: the drain must go on, the run must end
             logger.exception("the scheduler itself failed")
+            if isinstance(item, Outcome):
+                self._fail_future(item.call, error)
             self._run.faults.end_with(error)
+
+    def _fail_future(self, call: Call, error: BaseException) -> None:
+        """Have nobody wait for ever for a call that was lost on its way out."""
+        future = call.settled() if call.settled is not None else call.future
+        if future is not None and not future.done():
+            future.set_exception(storable(error, "the scheduler itself"))
+            future.exception()
 
     def _settle(self, outcome: Outcome) -> None:
         """End one call: state, future, plugins, history, then its events and the policy.
