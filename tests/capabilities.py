@@ -66,6 +66,11 @@ BATCH = "scheduling/test_batch.py"
 VERBS = "scheduling/test_verbs.py"
 MONITOR = "scheduling/test_queue_monitor.py"
 FORMER = "scheduling/test_former_defects.py"
+MACHINE = "scheduling/test_machine.py"
+STATES = "scheduling/test_states.py"
+JOURNAL = "scheduling/test_journal.py"
+JOURNAL_INPUT = "scheduling/test_journal_input.py"
+HOSTILE = "views/test_hostile.py"
 GUEST = "scheduling/test_guest.py"
 READING = "scheduling/test_reading.py"
 OPTIONS = "scheduling/test_options.py"
@@ -451,6 +456,22 @@ _SCHEDULER = (
         *_in(SCHEDULER, "stopping_what_does_not_run_is_harmless"),
     ),
     _shown(
+        "Any order of everything",
+        "Submitting, cancelling, retries, batches, dying workers, stops, callbacks that do any of "
+        "it: each call ends once, with its events in their order; over processes that are killed "
+        "as well.",
+        *_in(MACHINE, "any_order_over_a_manual_backend", "any_order_over_real_threads"),
+        "chaos/test_killed_machine.py::test_any_order_over_processes_that_are_killed",
+    ),
+    _shown(
+        "States",
+        "Of a run and of a call: every legal move stands in a table; an illegal one changes "
+        "nothing and tells of the moves before it.",
+        *_in(STATES, "moves_of_a_call", "moves_of_a_scheduler"),
+        *_in(STATES, "nothing_sets_a_state_past_the_tables"),
+        *_in(STATES, "a_refused_move_tells_of_the_moves_before_it_and_on_which_thread_they_were"),
+    ),
+    _shown(
         "`call_later`",
         "On the loop, while the run lives; it keeps no run alive.",
         *_in(RUN, "call_later_runs_on_the_loop_and_its_errors_count"),
@@ -712,6 +733,61 @@ _PLUGINS = (
     ),
 )
 
+_JOURNAL = (
+    _shown(
+        '`Scheduler(journal="run.db")`',
+        "Accepted calls, their ends, results and errors outlive the kernel, in one file.",
+        *_in(JOURNAL, "it_tells_what_the_scheduler_tells", "results_and_errors_are_loaded_by_id"),
+        *_in(JOURNAL, "a_large_result_is_told_when_it_is_written"),
+        *_in(JOURNAL, "recording_never_blocks_the_loop"),
+    ),
+    _shown(
+        "`recover()`",
+        "What had no end runs again under its id, as it was recorded; what had one never does, "
+        "however often the process is killed.",
+        *_in(JOURNAL, "what_did_not_end_runs_again_under_its_id"),
+        *_in(JOURNAL, "a_recovered_call_belongs_to_the_task_of_its_ref"),
+        *_in(JOURNAL, "killed_again_and_again_no_recorded_call_runs_twice"),
+        *_in(JOURNAL, "a_retry_that_waits_is_recovered", "stopping_ends_calls_for_good"),
+    ),
+    _shown(
+        "Files that cannot be one",
+        "Others' files, damage anywhere, another format, what is in use, pipes and devices, no "
+        "rights: a typed error says what to do, and all is left as it was.",
+        *_in(JOURNAL, "files_of_others_are_refused_and_left_alone"),
+        *_in(JOURNAL, "another_format_is_refused_and_left_alone"),
+        *_in(JOURNAL_INPUT, "damage_anywhere_is_refused_and_left_alone"),
+        *_in(JOURNAL_INPUT, "what_is_there_and_no_file_is_refused"),
+        *_in(JOURNAL_INPUT, "a_file_that_another_program_holds"),
+        *_in(JOURNAL_INPUT, "a_file_without_the_right_to_write"),
+        *_in(JOURNAL_INPUT, "what_is_no_path_is_refused_by_its_type"),
+    ),
+    _shown(
+        "A file that fails while it is in use",
+        "A full disk, a file that is deleted, moved or replaced: the run goes on, the log and "
+        "`n_unwritten` say what is missing.",
+        *_in(JOURNAL, "a_full_disk_stops_no_run_and_is_told_once"),
+        *_in(JOURNAL_INPUT, "a_file_that_is_moved_away_and_back"),
+        *_in(JOURNAL_INPUT, "a_file_that_is_deleted_or_replaced"),
+        *_in(JOURNAL_INPUT, "closing_on_a_full_disk_gives_up_and_says_how_much_is_missing"),
+    ),
+    _shown(
+        "Values and clocks",
+        "What cannot be stored ends all the same and says so; a clock that jumps changes neither "
+        "order nor durations.",
+        *_in(JOURNAL, "arguments_that_cannot_be_stored", "lone_surrogates_do_no_harm"),
+        *_in(JOURNAL_INPUT, "results_that_cannot_be_stored"),
+        *_in(JOURNAL_INPUT, "a_clock_that_jumps"),
+        *_in(JOURNAL_INPUT, "a_clock_of_the_system_that_jumps_while_calls_run"),
+    ),
+    _shown(
+        "In every view",
+        "Its name, and a warning when it lacks entries.",
+        *_in("views/test_model.py", "the_journal_is_named_and_warns_only_when_it_lacks_something"),
+        *_in("views/test_text.py", "golden"),
+    ),
+)
+
 _VIEWS = (
     _shown(
         "Rich text",
@@ -753,6 +829,14 @@ _VIEWS = (
         "Handed over",
         "Running is said only of what has begun, where an engine does not say when calls begin.",
         *_in("views/test_text.py", "running_is_said_only_of_what_has_begun"),
+    ),
+    _shown(
+        "Messages that no page should send",
+        "Ten thousand of them: each is answered once, and none of the wrong ones does anything.",
+        *_in(HOSTILE, "ten_thousand_messages_are_each_answered_once_and_wrong_ones_do_nothing"),
+        *_in(HOSTILE, "a_page_cannot_change_what_others_are_shown"),
+        *_in(HOSTILE, "from_many_threads_while_calls_flow"),
+        *_in("kernels/test_hostile_page.py", "hundreds_of_messages_that_no_page_should_send"),
     ),
     _shown(
         "Plugins",
@@ -909,6 +993,7 @@ SECTIONS: dict[str, tuple[Capability, ...]] = {
     "The scheduler": _SCHEDULER,
     "Tasks": _TASKS,
     "Plugins and helpers": _PLUGINS,
+    "The journal": _JOURNAL,
     "What is shown": _VIEWS,
     "What went wrong elsewhere": _MENDED,
 }
@@ -916,8 +1001,8 @@ SECTIONS: dict[str, tuple[Capability, ...]] = {
 _INTRO = """# What it can do, and the tests that show it
 
 Every line names the tests that fail when it is no longer true; a name leads to a function of that
-name below `tests/`. The first five tables are what one may know from **amltk**, whose scheduling
-this package continues; the last one lists what went wrong there and must not go wrong here.
+name below `tests/`. All tables but that of the journal are what one may know from **amltk**, whose
+scheduling this package continues; the last one lists what went wrong there and must not here.
 """
 
 
