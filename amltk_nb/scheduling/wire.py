@@ -267,14 +267,22 @@ class Board:
     """Counters of all workers in memory that their processes share."""
 
     def __init__(self, n_slots: int) -> None:
-        """Make it for so many workers; unlinked, so nothing is left behind by a crash."""
+        """Make it for so many workers; unlinked, so nothing is left behind by a crash.
+
+        Raises:
+            OSError: no descriptor or no memory.
+        """
         if sys.platform == "linux":
             self.fd = os.memfd_create("amltk-nb-board")
         else:
             with tempfile.TemporaryFile() as file:
                 self.fd = os.dup(file.fileno())
-        os.ftruncate(self.fd, 8 * _N_NUMBERS * n_slots)
-        self._map()
+        try:
+            os.ftruncate(self.fd, 8 * _N_NUMBERS * n_slots)
+            self._map()
+        except OSError:
+            os.close(self.fd)
+            raise
 
     def _map(self) -> None:
         self._memory = mmap.mmap(self.fd, 0)

@@ -72,7 +72,7 @@ async def main(method, folder):
 asyncio.run(main(*sys.argv[1:]))
 """
 
-WITHOUT_DESCRIPTORS = """
+HOARD = """
 hoard = []
 
 def leave(n_free):
@@ -83,7 +83,9 @@ def leave(n_free):
             break
     for _ in range(n_free):
         os.close(hoard.pop())
+"""
 
+WITHOUT_DESCRIPTORS = """
 async def main(method):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (120, hard))
@@ -93,6 +95,34 @@ async def main(method):
         while hoard:
             os.close(hoard.pop())
         tell(n_free=n_free, ended=told, again=(await ended(scheduler))[1])
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+NOT_EVEN_STARTED = """
+async def main(method):
+    def n_open():
+        return len(os.listdir("/proc/self/fd"))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (120, hard))
+    scheduler = Scheduler.with_processes(2, mp_context=method)
+    await ended(scheduler)
+    n_before, n_free = n_open(), 0
+    while True:
+        leave(n_free)
+        try:
+            run, what = scheduler.start(), "started"
+            scheduler.stop()
+            await run
+        except OSError as error:
+            what = str(error)
+        while hoard:
+            os.close(hoard.pop())
+        tell(what=what, n_leaked=n_open() - n_before)
+        if what == "started":
+            break
+        n_free += 1
+    tell(what=await ended(scheduler), n_leaked=n_open() - n_before)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -164,7 +194,7 @@ def test_workers_that_cannot_start_end_in_an_error_on_the_calls(method: str, tmp
 
 @pytest.mark.parametrize("method", METHODS)
 def test_without_descriptors_a_run_ends_and_the_next_one_works(method: str):
-    told = told_by(WITHOUT_DESCRIPTORS, method)
+    told = told_by(HOARD + WITHOUT_DESCRIPTORS, method)
     assert [each["n_free"] for each in told] == list(range(13))
     assert [each["ended"][0] for each in told] == ["exhausted"] * 13
     kinds = [each["ended"][1] for each in told]
@@ -172,6 +202,15 @@ def test_without_descriptors_a_run_ends_and_the_next_one_works(method: str):
     assert kinds[0] == {"WorkerStartError": 6}
     assert "Too many open files" in told[0]["ended"][2]
     assert [each["again"] for each in told] == [{"NoneType": 6}] * 13
+
+
+def test_a_start_without_descriptors_says_so_and_keeps_none():
+    *failed, started, again = told_by(HOARD + NOT_EVEN_STARTED, "spawn")
+    assert {each["what"] for each in failed} == {"[Errno 24] Too many open files"}
+    assert len(failed) > 2
+    assert started["what"] == "started"
+    assert again["what"][:2] == ["exhausted", {"NoneType": 6}]
+    assert [each["n_leaked"] for each in (*failed, started, again)] == [0] * (len(failed) + 2)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -276,8 +276,14 @@ def test_a_run_ends_when_its_time_is_over(kind: Any, what: str):
         timeout = seeded.uniform(0.05, 0.4)
 
         @scheduler.on_start
-        def submit(scheduler: Scheduler = scheduler, work: Any = work, n: int = n_calls) -> None:
-            for _ in range(n):
+        async def submit(
+            scheduler: Scheduler = scheduler, work: Any = work, n_calls: int = n_calls
+        ) -> None:
+            for n in range(n_calls):
+                if n % 50 == 0:  # whoever holds the loop holds up the deadline as well
+                    await asyncio.sleep(0)
+                    if not scheduler.running():
+                        return
                 scheduler.submit(*work)
 
         began = time.monotonic()
@@ -294,5 +300,5 @@ def test_a_run_ends_when_its_time_is_over(kind: Any, what: str):
         runs=N_DEADLINES,
         median_seconds_late=late[len(late) // 2],
         longest_seconds_late=late[-1],
-        later_than_0_2_s=sum(each > 0.2 for each in late),
+        later_than_200_ms=sum(each > 0.2 for each in late),
     )

@@ -74,6 +74,9 @@ class Pool:
             n_workers: at most so many at a time.
             setup: makes what the worker of a slot is told, with the file for its output.
             captures: whether that is taken.
+
+        Raises:
+            OSError: no descriptors or no memory.
         """
         self._context = context
         self._forks = context.get_start_method() == "fork"
@@ -94,9 +97,13 @@ class Pool:
         self._is_closing = self._is_ending = self._is_closed = False
         self._owner_pid = os.getpid()
         self._launches: SimpleQueue[Worker | None] = SimpleQueue()
-        self._reader = Reader(
-            listener, self._lock, self._take_message, self._take_leave, self._may_even_out
-        )
+        try:
+            self._reader = Reader(
+                listener, self._lock, self._take_message, self._take_leave, self._may_even_out
+            )
+        except OSError:
+            self._board.close()
+            raise
         self._launcher = daemon_thread("launcher", self._launch_loop)
         _live.add(self)
 

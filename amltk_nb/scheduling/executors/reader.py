@@ -64,6 +64,9 @@ class Reader:
             on_end: waits for a worker whose channel has ended, and does an errand about it; on the
                 reader thread, while the loop may read on.
             is_uneven: whether one worker has too much and another one nothing; asked each tick.
+
+        Raises:
+            OSError: no descriptors.
         """
         self._listener = listener
         self._lock = lock
@@ -75,7 +78,11 @@ class Reader:
         self._is_closed = False
         self._turning = threading.Lock()  # one thread reads, and tells what it read
         self._channels = DefaultSelector()
-        self._wake_fd, self._wake_write_fd = os.pipe()
+        try:
+            self._wake_fd, self._wake_write_fd = os.pipe()
+        except OSError:
+            self._channels.close()
+            raise
         os.set_blocking(self._wake_write_fd, False)
         self._bell = select.poll()  # what wakes the thread
         self._bell.register(self._wake_fd, select.POLLIN)
