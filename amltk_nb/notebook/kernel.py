@@ -75,6 +75,8 @@ class KernelHost(Host):
         keep_waking(run)
         if (cell := self.cell()) is not None:
             for former in self._started.note(cell, run.scheduler):
+                if former.last_run is not None:  # nobody said that its calls are not wanted
+                    former.last_run.traffic.abandon()
                 former.stop(stop_msg="the cell that started it was run again", wait=False)
         if run.options.background and run.options.output == "log":
             output.install()

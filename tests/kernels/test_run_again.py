@@ -160,6 +160,24 @@ def test_starting_again_from_the_same_cell_replaces_the_run(notebook: Kernel) ->
     assert live_views(notebook, since) == 1
 
 
+def test_a_cell_that_starts_another_scheduler_leaves_calls_to_be_recovered(
+    notebook: Kernel,
+) -> None:
+    make = "scheduler = Scheduler.with_threads(1{})"
+    start = "run = scheduler.start(display=False)"
+    notebook.run(PRELUDE + "\n" + make.format(', journal="left.db"'), cell_id="make")
+    notebook.run(start, cell_id="start")
+    notebook.run("first = scheduler\nfirst.pause()\nleft = first.submit(double, 1)")
+    notebook.run(make.format(""), cell_id="make another")
+    notebook.run(start, cell_id="start")
+    notebook.run("state = await first.last_run")
+    states = "[record['state'] for record in first.journal.records()]"
+    assert notebook.run(f"state, left.cancelled(), {states}").result == (
+        "(ExitState(stopped), True, ['unfinished'])"
+    )
+    notebook.run("first.journal.close()")
+
+
 def test_frozen_dashboards_answer_reloaded_pages_but_only_the_last_eight(
     start_kernel: Callable[[str], Kernel],
 ) -> None:
