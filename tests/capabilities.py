@@ -68,6 +68,9 @@ MONITOR = "scheduling/test_queue_monitor.py"
 FORMER = "scheduling/test_former_defects.py"
 MACHINE = "scheduling/test_machine.py"
 STATES = "scheduling/test_states.py"
+STARTS = "chaos/test_starts.py"
+STOPS = "chaos/test_stops.py"
+STORM = "chaos/test_storm.py"
 JOURNAL = "scheduling/test_journal.py"
 JOURNAL_INPUT = "scheduling/test_journal_input.py"
 HOSTILE = "views/test_hostile.py"
@@ -462,6 +465,30 @@ _SCHEDULER = (
         "as well.",
         *_in(MACHINE, "any_order_over_a_manual_backend", "any_order_over_real_threads"),
         "chaos/test_killed_machine.py::test_any_order_over_processes_that_are_killed",
+    ),
+    _shown(
+        "Workers killed all the time",
+        "Every call ends once, and those that were not running when their worker died with their "
+        "results; whole kernels as well, on one journal.",
+        *_in(STORM, "every_call_ends_once_though_workers_die"),
+        *_in(STORM, "every_effect_is_recorded_though_the_kernel_dies"),
+        *_in(STARTS, "a_pool_whose_workers_all_die_heals"),
+    ),
+    _shown(
+        "Workers that cannot start",
+        "Three tries in a row, then calls end with the reason: initializers that fail, modules "
+        "that are not there, no file descriptors.",
+        *_in(STARTS, "workers_that_cannot_start_end_in_an_error_on_the_calls"),
+        *_in(STARTS, "without_descriptors_a_run_ends_and_the_next_one_works"),
+        *_in(STARTS, "a_start_without_descriptors_says_so_and_keeps_none"),
+    ),
+    _shown(
+        "Stopping from everywhere",
+        "From threads and callbacks at once, at any moment, with all that running calls have "
+        "started; and a deadline is kept.",
+        *_in(STOPS, "stop_from_eight_threads_and_every_callback_and_again"),
+        *_in(STOPS, "what_calls_have_started_ends_with_them"),
+        *_in(STOPS, "a_run_ends_when_its_time_is_over"),
     ),
     _shown(
         "States",
