@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.executors.airflow_executor import AirflowExecutor
     from amltk_nb.scheduling.executors.local import SequentialExecutor
     from amltk_nb.scheduling.exit_state import ExitCode, ExitState
+    from amltk_nb.scheduling.journal import Journal
     from amltk_nb.scheduling.plugins.base import Plugin
     from amltk_nb.scheduling.plugins.cache import Cache
     from amltk_nb.scheduling.plugins.comm import Comm
@@ -50,6 +51,7 @@ __all__ = [
     "ExitCode",
     "ExitState",
     "Future",
+    "Journal",
     "Limiter",
     "Plugin",
     "Progress",
@@ -83,6 +85,7 @@ _HOMES = {
     "ExitCode": "amltk_nb.scheduling.exit_state",
     "ExitState": "amltk_nb.scheduling.exit_state",
     "Future": "amltk_nb.scheduling.call",
+    "Journal": "amltk_nb.scheduling.journal",
     "Limiter": "amltk_nb.scheduling.plugins.limiter",
     "Plugin": "amltk_nb.scheduling.plugins.base",
     "Progress": "amltk_nb.scheduling.plugins.progress",
