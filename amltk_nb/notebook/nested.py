@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from amltk_nb.scheduling.interrupts import wholly
+
 __all__ = ["run_nested"]
 
 T = TypeVar("T")
@@ -26,16 +28,27 @@ def run_nested(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     import nest_asyncio2
 
     loop = asyncio.get_running_loop()
-    nest_asyncio2.apply(loop)
-    task = loop.create_task(main())
-    with _interrupts(lambda: loop.call_soon_threadsafe(task.cancel)) as was_interrupted:
+    with wholly:
+        nest_asyncio2.apply(loop)
+    tasks: list[asyncio.Task[T]] = []
+    with _interrupts(lambda: _cancel(tasks, loop)) as was_interrupted:
+        tasks.append(loop.create_task(main()))
+        if was_interrupted():  # before there was anything to cancel
+            _cancel(tasks, loop)
         try:
-            result: T = loop.run_until_complete(task)
+            result = loop.run_until_complete(tasks[0])
         except asyncio.CancelledError:
             if was_interrupted():
                 raise KeyboardInterrupt("the run was stopped by an interrupt") from None
             raise
+    if was_interrupted():
+        raise KeyboardInterrupt("the run was over when the interrupt came")
     return result
+
+
+def _cancel(tasks: list[asyncio.Task[T]], loop: asyncio.AbstractEventLoop) -> None:
+    for task in tasks:
+        loop.call_soon_threadsafe(task.cancel)
 
 
 @contextmanager

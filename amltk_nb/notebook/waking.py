@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from amltk_nb.scheduling.interrupts import wholly
+
 if TYPE_CHECKING:
     from amltk_nb.scheduling.run import Run
 
@@ -19,5 +21,6 @@ def keep_waking(run: Run) -> None:
     with `call_soon`: from a signal handler that does not wake a loop that waits for something to
     happen. A cell that awaits long calls would then go on until the next of them ends.
     """
-    if not run.done():
-        run.loop.call_later(_WAKE_S, keep_waking, run)
+    with wholly:
+        if not run.done():
+            run.loop.call_later(_WAKE_S, keep_waking, run)

@@ -7,7 +7,6 @@ loop. The lock guards decisions only; no user code runs under it.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from itertools import chain, islice
 
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.executors.base import Backend
+from amltk_nb.scheduling.interrupts import ShieldedLock
 from amltk_nb.scheduling.states import CallState
 
 __all__ = ["Dispatcher"]
@@ -49,7 +49,7 @@ class Dispatcher:
         """
         self._clock = clock
         self._is_held_up = is_held_up
-        self.lock = threading.RLock()
+        self.lock = ShieldedLock()
         self.paused = False
         self._is_ending = False
         self._n_ready = 0  # of those in the deque, how many still wait

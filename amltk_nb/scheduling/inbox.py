@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Generic, TypeVar
 
+from amltk_nb.scheduling.interrupts import gently
+
 __all__ = ["Inbox"]
 
 T = TypeVar("T")
@@ -95,9 +97,10 @@ class Inbox(Generic[T]):
         if self._awake or self._closed:  # a drain is to come, after its pause
             fn()
             return
-        self._awake = True
-        fn()
-        self._drain()
+        with gently:
+            self._awake = True
+            fn()
+            self._drain()
 
     def flush(self) -> None:
         """Handle all there is, now; on the loop's thread."""
@@ -124,6 +127,12 @@ class Inbox(Generic[T]):
         self._items.clear()
 
     def _drain(self) -> None:
+        # In a kernel the loop turns for a moment while an interrupt would be raised, before a cell
+        # and after it. It means the cell, not the item that is just being handled.
+        with gently:
+            self._drain_on()
+
+    def _drain_on(self) -> None:
         # A callback may run the loop (a nested run of something else): one drain at a time, else
         # items would be handled in the middle of another one's events.
         # And while one pauses, whoever wakes it must not add another: they would take turns, and

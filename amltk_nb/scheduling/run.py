@@ -22,6 +22,7 @@ from amltk_nb.scheduling.call import Outcome
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
 from amltk_nb.scheduling.faults import Faults
 from amltk_nb.scheduling.history import error_line
+from amltk_nb.scheduling.interrupts import gently, wholly
 from amltk_nb.scheduling.options import RunOptions
 from amltk_nb.scheduling.states import RunState
 from amltk_nb.scheduling.traffic import Traffic
@@ -180,15 +181,17 @@ class Run:
     def begin(self) -> None:
         """Open the backend, take calls and emit `on_start`."""
         scheduler = self.scheduler
-        scheduler.backend.open(self.traffic)
-        scheduler.enter(self)
-        self._listen(True)
-        if self.options.timeout is not None:
-            self._timer = self.loop.call_later(self.options.timeout, self._time_over)
-        self._life = self.loop.create_task(self._live(), name=f"amltk_nb run of {scheduler.name}")
-        host.current().started(self)
+        with gently:
+            scheduler.backend.open(self.traffic)
+            scheduler.enter(self)
+            self._listen(True)
+            if self.options.timeout is not None:
+                self._timer = self.loop.call_later(self.options.timeout, self._time_over)
+            name = f"amltk_nb run of {scheduler.name}"
+            self._life = self.loop.create_task(self._live(), name=name)
+            host.current().started(self)
+            self.traffic.inbox.wake()
         scheduler.emitter.emit(scheduler.STARTED)
-        self.traffic.inbox.wake()
 
     @property
     def reason(self) -> str | None:
@@ -212,6 +215,12 @@ class Run:
             exception: what is behind it.
             wait: whether running calls may finish; None: as the run was started with.
         """
+        with wholly:
+            self._ask_end(code, message, exception=exception, wait=wait)
+
+    def _ask_end(
+        self, code: ExitCode, message: str, *, exception: BaseException | None, wait: bool | None
+    ) -> None:
         with self.traffic.dispatch.lock:
             if self._ending is None:
                 wait = self.options.wait if wait is None else wait

@@ -11,6 +11,7 @@ from amltk_nb import host
 from amltk_nb.errors import CallNotFoundError, CannotEndError, JournalError
 from amltk_nb.scheduling.call import Call, Future
 from amltk_nb.scheduling.core import SchedulerCore
+from amltk_nb.scheduling.interrupts import gently
 from amltk_nb.scheduling.plugins.base import Plugin, admit, release_all, tell_accepted
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.scheduling.task import Task
@@ -122,17 +123,18 @@ class Submitting(SchedulerCore):
             call.resubmitted_from, call.attempt = origin.id, origin.attempt + 1
         future: Future[Any] = Future(loop=run.loop)
         call.future, future.call = future, call
-        try:
-            tell_accepted(plugins, call)
-            is_taken = run.traffic.accept(call, recovered=stored is not None)
-        except BaseException:
-            release_all(plugins, None)
-            raise
-        if not is_taken:
-            release_all(plugins, None)
-            return None
-        if origin is not None:
-            origin.repeated_as = call.id
+        with gently:  # an interrupt comes when the call is wholly in, or out
+            try:
+                tell_accepted(plugins, call)
+                is_taken = run.traffic.accept(call, recovered=stored is not None)
+            except BaseException:
+                release_all(plugins, None)
+                raise
+            if not is_taken:
+                release_all(plugins, None)
+                return None
+            if origin is not None:
+                origin.repeated_as = call.id
         return future
 
     @overload

@@ -18,6 +18,7 @@ from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.dispatch import Dispatcher
 from amltk_nb.scheduling.inbox import Inbox
+from amltk_nb.scheduling.interrupts import wholly
 from amltk_nb.scheduling.lines import Lines
 from amltk_nb.scheduling.plugins.base import (
     hear_out,
@@ -175,13 +176,14 @@ class Traffic:
 
     def take_back(self, call: Call) -> bool:
         """Cancel a call that still waits; returns whether it did."""
-        if not self.dispatch.take_back(call):
-            return False
-        self._cancels_asked.add(call.id)
-        if self.inbox.on_loop() and call.future is not None:
-            call.future.settle_cancelled()
-        self.inbox.put(self._cancelled(call))
-        self._scheduler.tell_watchers()
+        with wholly:
+            if not self.dispatch.take_back(call):
+                return False
+            self._cancels_asked.add(call.id)
+            if self.inbox.on_loop() and call.future is not None:
+                call.future.settle_cancelled()
+            self.inbox.put(self._cancelled(call))
+            self._scheduler.tell_watchers()
         return True
 
     def take_back_all(self) -> list[Outcome]:

@@ -24,6 +24,7 @@ import anywidget
 import traitlets
 
 from amltk_nb.errors import CommandError
+from amltk_nb.scheduling.interrupts import gently
 from amltk_nb.views.bundle import is_static, static_bundle
 from amltk_nb.views.commands import command_of, dispatch_command
 from amltk_nb.views.feed import QUIET_GAP_S, Feed
@@ -172,6 +173,11 @@ class Dashboard(anywidget.AnyWidget):
 
     def _pump(self) -> None:
         """Send what is due and come back when more is; on the loop's thread."""
+        # An interrupt of a cell that ends just now would else end the loop, and the kernel with it.
+        with gently:
+            self._pump_on()
+
+    def _pump_on(self) -> None:
         self._cancel_timer()
         try:
             delay = self._feed.step(time.monotonic(), time.time())
