@@ -73,6 +73,7 @@ STOPS = "chaos/test_stops.py"
 STORM = "chaos/test_storm.py"
 JOURNAL = "scheduling/test_journal.py"
 JOURNAL_INPUT = "scheduling/test_journal_input.py"
+JOURNAL_MOMENTS = "scheduling/test_journal_moments.py"
 HOSTILE = "views/test_hostile.py"
 GUEST = "scheduling/test_guest.py"
 READING = "scheduling/test_reading.py"
@@ -766,6 +767,7 @@ _JOURNAL = (
         "Accepted calls, their ends, results and errors outlive the kernel, in one file.",
         *_in(JOURNAL, "it_tells_what_the_scheduler_tells", "results_and_errors_are_loaded_by_id"),
         *_in(JOURNAL, "a_large_result_is_told_when_it_is_written"),
+        *_in(JOURNAL_MOMENTS, "a_result_is_recorded_as_it_was_when_told"),
         *_in(JOURNAL, "recording_never_blocks_the_loop"),
     ),
     _shown(
@@ -776,12 +778,16 @@ _JOURNAL = (
         *_in(JOURNAL, "a_recovered_call_belongs_to_the_task_of_its_ref"),
         *_in(JOURNAL, "killed_again_and_again_no_recorded_call_runs_twice"),
         *_in(JOURNAL, "a_retry_that_waits_is_recovered", "stopping_ends_calls_for_good"),
+        *_in(JOURNAL_MOMENTS, "two_threads_that_recover_run_nothing_twice"),
+        *_in(JOURNAL_MOMENTS, "what_is_taken_back_is_recorded_though_the_loop_is_blocked"),
+        *_in(JOURNAL_MOMENTS, "an_attempt_that_failed_and_the_one_after_it_are_recorded_together"),
     ),
     _shown(
         "Files that cannot be one",
         "Others' files, damage anywhere, another format, what is in use, pipes and devices, no "
         "rights: a typed error says what to do, and all is left as it was.",
         *_in(JOURNAL, "files_of_others_are_refused_and_left_alone"),
+        *_in(JOURNAL_MOMENTS, "a_journal_that_its_own_process_copies_stays_locked"),
         *_in(JOURNAL, "another_format_is_refused_and_left_alone"),
         *_in(JOURNAL_INPUT, "damage_anywhere_is_refused_and_left_alone"),
         *_in(JOURNAL_INPUT, "what_is_there_and_no_file_is_refused"),
