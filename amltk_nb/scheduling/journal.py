@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import pickle
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 from weakref import finalize, ref
 
 from amltk_nb.errors import CallNotFoundError, JournalError, NotPicklableError
 from amltk_nb.scheduling.call import Call, Outcome, Work
 from amltk_nb.scheduling.functions import ShippedFunction, ship_function
-from amltk_nb.scheduling.history import args_text, error_line, short_repr
+from amltk_nb.scheduling.history import args_text
 from amltk_nb.scheduling.journal_file import (
     AGAIN,
     CALLS,
@@ -30,6 +30,20 @@ from amltk_nb.scheduling.journal_file import (
     JournalFile,
 )
 from amltk_nb.scheduling.journal_place import place_of
+from amltk_nb.scheduling.journal_rows import (
+    COLUMNS,
+    Ending,
+    PackedWork,
+    Statements,
+    TakenDown,
+    as_record,
+    end_row,
+    in_state,
+    own_row,
+    size_of,
+    storable,
+    value_rows,
+)
 from amltk_nb.scheduling.shipping import (
     Packed,
     error_parts,
@@ -38,18 +52,13 @@ from amltk_nb.scheduling.shipping import (
     ship_arguments,
     unpack,
 )
-from amltk_nb.scheduling.snapshot import JournalRecord, utc
+from amltk_nb.scheduling.snapshot import JournalRecord
 from amltk_nb.scheduling.states import CallState
 
 __all__ = ["Journal", "Unfinished"]
 
-PackedWork: TypeAlias = tuple[ShippedFunction, Packed]
-Statements: TypeAlias = list[tuple[str, list[tuple[Any, ...]]]]
 
-_RESULT_TEXT = 200  # characters
 _LARGE_BYTES = 1 << 20  # a result from this size on is told of when it is written
-_PIECE_BYTES = 1 << 22
-_ENDS = (*map(str, (CallState.DONE, CallState.FAILED, CallState.CANCELLED)), "unfinished")
 _MOST_KNOWN = 10_000
 _PAGE = 500  # unfinished calls that are read in one go
 
@@ -83,25 +92,6 @@ FROM ended WHERE calls.id = ended.id AND calls.state IS NULL
 """
 _END = _END_MANY if sqlite3.sqlite_version_info >= (3, 33) else _END_ONE  # UPDATE … FROM is of 2020
 _PART = "INSERT OR REPLACE INTO parts (call, kind, n, piece, data) VALUES (?, ?, ?, ?, ?)"
-_COLUMNS = (
-    "id, task, function_name, args_text, state, submitted_at, started_at, ended_at, seconds, "
-    "worker, attempt, resubmitted_from, error"
-)
-
-
-class TakenDown(NamedTuple):
-    """An accepted call that is about to be recorded."""
-
-    function: ShippedFunction | None
-    arguments: Packed | None
-    row: tuple[Any, ...]
-
-
-class Ending(NamedTuple):
-    """An end that is about to be recorded."""
-
-    statements: Statements
-    n_bytes: int  # of its result or error
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +160,9 @@ class Journal:
             JournalError: the file cannot be read.
             ValueError: there is no such state.
         """
-        where, parameters = _where(state)
-        rows = self._file.read(f"SELECT {_COLUMNS} FROM calls {where} ORDER BY id", parameters)
-        return [_record(row) for row in rows]
+        where, parameters = in_state(state)
+        rows = self._file.read(f"SELECT {COLUMNS} FROM calls {where} ORDER BY id", parameters)
+        return [as_record(row) for row in rows]
 
     def result(self, call_id: int) -> Any:
         """Load what a recorded call returned; what it raised is raised.
@@ -246,11 +236,11 @@ class Journal:
         shipped, packed, why_not = (*packed_work, None) if packed_work else _packed_work(call)
         row = (
             call.id,
-            _text(call.task.ref) if call.task is not None else None,
-            _text(str(call.describe())),
-            _text(args_text(call)),
+            storable(call.task.ref) if call.task is not None else None,
+            storable(str(call.describe())),
+            storable(args_text(call)),
             shipped.key if shipped is not None else None,
-            _text(why_not),
+            storable(why_not),
             call.attempt,
             call.resubmitted_from,
             call.submitted_at,
@@ -267,12 +257,12 @@ class Journal:
             if len(self._known) >= _MOST_KNOWN:  # each call may have a closure of its own
                 self._known.clear()
             self._known.add(shipped.key)
-            function = shipped.key, _text(shipped.name), shipped.packed
+            function = shipped.key, storable(shipped.name), shipped.packed
             self._file.put(Entry([(_FUNCTION, [function])], FUNCTIONS, len(shipped.packed)))
         statements: Statements = [(_ACCEPT, [row])]
         if packed is not None:
-            statements.append((_PART, _parts(row[0], "arguments", packed)))
-        self._file.put(Entry(statements, CALLS, _size(packed) if packed is not None else 0))
+            statements.append((_PART, value_rows(row[0], "arguments", packed)))
+        self._file.put(Entry(statements, CALLS, size_of(packed) if packed is not None else 0))
 
     def again(self, call: Call) -> bool:
         """Record that an unfinished call of the file runs once more; once in a process.
@@ -306,11 +296,11 @@ class Journal:
             now: seconds since the epoch.
         """
         packed = None if outcome.cancelled else self._packed_outcome(outcome)
-        statements: Statements = [(_END, [_end_row(outcome, now)])]
+        statements: Statements = [(_END, [end_row(outcome, now)])]
         if packed is not None:
             kind = "error" if outcome.error is not None else "result"
-            statements.append((_PART, _parts(outcome.call.id, kind, packed)))
-        return Ending(statements, _size(packed) if packed is not None else 0)
+            statements.append((_PART, value_rows(outcome.call.id, kind, packed)))
+        return Ending(statements, size_of(packed) if packed is not None else 0)
 
     def retried(self, ending: Ending, call: Call, another: Call) -> None:
         """Record in one go that a call has ended and is followed by one that does the same."""
@@ -334,7 +324,7 @@ class Journal:
         statements, n_bytes = self.ending(outcome, now=now)
         is_large = tell is not None and n_bytes >= _LARGE_BYTES
         if not is_large:  # who is told may change the value before it is written
-            statements = [(sql, [_own(row) for row in rows]) for sql, rows in statements]
+            statements = [(sql, [own_row(row) for row in rows]) for sql, rows in statements]
         self._file.put(Entry(statements, ENDS, n_bytes, tell if is_large else None))
         return is_large
 
@@ -408,91 +398,6 @@ def _packed_work(call: Call) -> tuple[ShippedFunction | None, Packed | None, str
         return shipped, ship_arguments(call.fn, call.args, call.kwargs), None
     except NotPicklableError as error:
         return None, None, str(error)
-
-
-def _size(packed: Packed) -> int:
-    body, buffers = packed
-    return sum(memoryview(part).nbytes for part in (body, *buffers))
-
-
-def _parts(call_id: int, kind: str, packed: Packed) -> list[tuple[Any, ...]]:
-    body, buffers = packed
-    return [
-        (call_id, kind, n, piece, data)
-        for n, part in enumerate((body, *buffers))
-        for piece, data in enumerate(_pieces(_flat(part)))
-    ]
-
-
-def _flat(part: Any) -> memoryview:
-    """See a part as bytes; an array may lie in memory column by column."""
-    return part.raw() if isinstance(part, pickle.PickleBuffer) else memoryview(part)
-
-
-def _own(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Copy the values of a row that somebody else may change."""
-    return tuple(
-        bytes(value) if isinstance(value, memoryview) and type(value.obj) is not bytes else value
-        for value in row
-    )
-
-
-def _pieces(data: memoryview) -> list[memoryview]:
-    if len(data) <= _PIECE_BYTES:
-        return [data]
-    return [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
-
-
-def _end_row(outcome: Outcome, now: float) -> tuple[Any, ...]:
-    call, error = outcome.call, outcome.error
-    state = CallState.FAILED if error is not None else CallState.DONE
-    is_done = not outcome.cancelled and error is None
-    return (
-        str(CallState.CANCELLED if outcome.cancelled else state),
-        outcome.started_at or call.started_at,
-        now,
-        outcome.seconds,
-        _text(outcome.worker or call.worker),
-        _text(error_line(error)) if error is not None else None,
-        _text(short_repr(outcome.value, _RESULT_TEXT)) if is_done else None,
-        _text(outcome.output),
-        call.id,
-    )
-
-
-def _text(text: str | None) -> str | None:
-    """Make a text that SQLite takes: lone surrogates are written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode() if text is not None else None
-
-
-def _where(state: CallState | str | None) -> tuple[str, tuple[Any, ...]]:
-    if state is None:
-        return "", ()
-    if state == "unfinished":
-        return "WHERE state IS NULL", ()
-    if state not in _ENDS:
-        raise ValueError(f"There are no {state!r} records; there are {', '.join(_ENDS)} ones.")
-    return "WHERE state = ?", (str(state),)
-
-
-def _record(row: Sequence[Any]) -> dict[str, Any]:
-    (call_id, task, function, args, state, submitted, started, ended, *rest) = row
-    seconds, worker, attempt, resubmitted_from, error = rest
-    return {
-        "id": call_id,
-        "task": task,
-        "function": function,
-        "args": args,
-        "state": state or "unfinished",
-        "submitted": utc(submitted),
-        "started": utc(started),
-        "ended": utc(ended),
-        "seconds": seconds,
-        "worker": worker,
-        "attempt": attempt,
-        "resubmitted_from": resubmitted_from,
-        "error": error,
-    }
 
 
 def _no_result(call_id: int, state: str | None, *, is_there: bool) -> str:

@@ -32,7 +32,7 @@ from amltk_nb.scheduling.states import CallState
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.batch import Batch
-    from amltk_nb.scheduling.journal import TakenDown
+    from amltk_nb.scheduling.journal_rows import TakenDown
     from amltk_nb.scheduling.run import Run
 
 __all__ = ["Traffic"]
