@@ -3,6 +3,7 @@
 #   make test   sets up and runs everything CI runs, fast tests first
 # make bench compares it with its peers and writes docs/performance.md; make simulation has the engine
 # deal with a million calls on a thousand simulated workers and writes docs/scale.md.
+# make soak runs for minutes what must not leak, and writes docs/soak.md with its picture.
 # make chaos kills workers and kernels for minutes and writes the figures to docs/faults.md.
 # The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-engines,
 # test-pythons, test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
@@ -36,7 +37,7 @@ printf '== %s %s in %d s\n' '$@' "$$word" "$$(($$(date +%s) - began))"; test $$w
 endef
 
 .PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks notebooks test-engines test-pythons test-browser \
-        docs test-binder test-clusters chromium bench simulation chaos clean
+        docs test-binder test-clusters chromium bench simulation chaos soak clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -143,6 +144,11 @@ simulation: $(VENV)/.dev
 # Workers and kernels killed at random, for minutes; renews the figures in docs/faults.md.
 chaos: $(VENV)/.dev
 	$(PY) -m tests.chaos $(ARGS)
+
+# The tests of tests/soak in full, then memory and the loop over a million calls; writes docs/soak.md.
+soak: $(VENV)/.dev
+	AMLTK_NB_SOAK=1 $(PY) -m pytest tests/soak $(ARGS)
+	$(PY) -m tests.soak
 
 # --- what reads the code without running it
 
