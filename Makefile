@@ -143,6 +143,7 @@ simulation: $(VENV)/.dev
 
 # Workers and kernels killed at random, for minutes; renews the figures in docs/faults.md.
 chaos: $(VENV)/.dev
+	@$(PY) -m tests.environments $(KERNELS)
 	$(PY) -m tests.chaos $(ARGS)
 
 # The tests of tests/soak in full, then memory and the loop over a million calls; writes docs/soak.md.

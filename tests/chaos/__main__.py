@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.chaos.figures import COLLECTED_IN, PAGE, shown
 
 HERE = Path(__file__).resolve().parent
+INTERRUPTS = HERE.parent / "kernels" / "test_interrupt_storm.py"
 
 
 def main(arguments: list[str]) -> int:
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
         collected = Path(folder) / "figures"
         collected.touch()
         environ = {**os.environ, "AMLTK_NB_CHAOS": "1", COLLECTED_IN: str(collected)}
-        command = [sys.executable, "-m", "pytest", *(arguments or [str(HERE)])]
+        command = [sys.executable, "-m", "pytest", *(arguments or [str(HERE), str(INTERRUPTS)])]
         code = subprocess.run(command, env=environ, check=False).returncode
         PAGE.write_text(shown(PAGE.read_text(), collected.read_text().splitlines()))
     return code
