@@ -118,6 +118,7 @@ _THREADS = Subject("threads", "ours", 50_000)
 _SEQUENTIAL = Subject("sequential", "ours", 20_000)
 _MILLION = Subject("flow", "ours", 1_000_000)
 _MONITOR = Subject("monitor", "ours", 12_000)
+_JOURNAL = Subject("journal at 1 000", "ours", 12_000)
 _FIRST = Subject("first", "ours", 1)
 _IMPORT = Subject("import", "ours", 5)
 
@@ -223,6 +224,25 @@ COMPARISONS: tuple[Comparison, ...] = (
         Bound(at_most=0.05),
         number="share",
         unit="",
+    ),
+    Comparison(
+        "journal at 1 000 calls/s: time to that without",
+        _JOURNAL,
+        Bound(at_most=1.1),
+        number="slower",
+    ),
+    Comparison(
+        "the same: share of a core that the journal takes",
+        _JOURNAL,
+        Bound(at_most=0.1),
+        number="share",
+        unit="",
+    ),
+    Comparison(
+        "journal, flat out until all is written: time to that without",
+        Subject("journal", "ours", 60_000),
+        Bound(at_most=4),
+        number="slower",
     ),
     Comparison(
         "emit without callbacks, to the predecessor",

@@ -22,14 +22,14 @@ N_WORKERS = 2
 WARM_S = 0.05
 
 
-def ours(kind: str = "processes") -> Any:
+def ours(kind: str = "processes", **options: Any) -> Any:
     """Make a scheduler of this package."""
     from amltk_nb import Scheduler
 
     if kind == "sequential":
-        return Scheduler.with_sequential()
+        return Scheduler.with_sequential(**options)
     make = Scheduler.with_threads if kind == "threads" else Scheduler.with_processes
-    return make(N_WORKERS)
+    return make(N_WORKERS, **options)
 
 
 def predecessor(kind: str = "processes") -> Any:

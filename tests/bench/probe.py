@@ -8,13 +8,17 @@ seconds of this process and its workers, and whatever else the measurement is ab
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import math
 import os
 import random
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter, process_time, sleep
 from typing import Any
 
@@ -181,10 +185,52 @@ async def _monitored(n_calls: int) -> Numbers:
     return {"seconds": wall_s[True], "share": share, "slower": wall_s[True] / wall_s[False]}
 
 
+def journal_probes(who: str, n_calls: int, rate: float | None) -> Numbers:
+    """Measure what a journal costs, until all is written; with and without take turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(_recorded(n_calls, rate, Path(folder) / "run.db"))
+
+
+async def _recorded(n_calls: int, rate: float | None, path: Path) -> Numbers:
+    schedulers = {True: peers.ours(journal=path), False: peers.ours()}
+    for scheduler in schedulers.values():
+        scheduler.start()
+        await scheduler.gather(
+            [scheduler.submit(sleeping, peers.WARM_S) for _ in range(peers.N_WORKERS)]
+        )
+        await _given(scheduler, n_calls // 10, None)
+    cpu_s = {True: 0.0, False: 0.0}
+    wall_s = {True: 0.0, False: 0.0}
+    for n in range(6):
+        scheduler = schedulers[n % 2 == 1]
+        gc.collect()  # of what the other one has left
+        cpu_began, began = process_time(), perf_counter()
+        await _given(scheduler, n_calls // 6, rate)
+        cpu_s[n % 2 == 1] += process_time() - cpu_began
+        wall_s[n % 2 == 1] += perf_counter() - began
+    for scheduler in schedulers.values():
+        scheduler.stop()
+        await scheduler.last_run
+    n_done = len(schedulers[True].journal.records("done"))
+    assert n_done == peers.N_WORKERS + n_calls // 10 + 3 * (n_calls // 6), n_done
+    assert schedulers[True].journal.n_unwritten == 0
+    schedulers[True].journal.close()
+    share = (cpu_s[True] - cpu_s[False]) / wall_s[True]
+    return {"seconds": 2 * wall_s[True], "share": share, "slower": wall_s[True] / wall_s[False]}
+
+
+async def _given(scheduler: Any, n_calls: int, rate: float | None) -> None:
+    """Have calls done at a rate or all at once, and recorded if there is a journal."""
+    task = scheduler.task(nothing)
+    await _paced(task, n_calls, rate or math.inf)
+    if scheduler.journal is not None:
+        await asyncio.to_thread(scheduler.journal.flush)
+
+
 async def _paced(task: Any, n_calls: int, rate: float = 1_000) -> None:
     began, futures = perf_counter(), []
     while len(futures) < n_calls:
-        due = min(n_calls, int((perf_counter() - began) * rate))
+        due = int(min(n_calls, (perf_counter() - began) * rate))
         futures += [task.submit() for _ in range(due - len(futures))]
         await asyncio.sleep(0.005)
     await asyncio.wait(futures)
@@ -243,6 +289,8 @@ PROBES: dict[str, Callable[[str, int], float | Numbers]] = {
     "first": first_probes,
     "blocked": blocked_probes,
     "monitor": monitor_probes,
+    "journal": lambda who, n: journal_probes(who, n, None),
+    "journal at 1 000": lambda who, n: journal_probes(who, n, 1_000),
     "emit0": emit_probes,
     "emit5": lambda who, n: emit_probes(who, n, 5),
     "import": import_probes,

@@ -46,6 +46,10 @@ to see it and to be told.
 
 The chain is bound by the same thread: 50 µs for two system calls of the loop, one read, one write,
 the pickling of both and the events of a call. A pool takes 190 µs for it, in three threads.
+
+A journal takes some 80 µs of each call from the same interpreter: it pickles what was submitted and
+what came of it once more, and SQLite writes two rows and two values. At 1 000 calls a second that
+is 8 % of a core, and nobody waits for it; flat out it is most of the time.
 """
 
 _SCALING = """\
