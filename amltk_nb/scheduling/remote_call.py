@@ -174,7 +174,7 @@ def read_answer(answer: bytes, what: str) -> Answer:
     else:
         try:
             value = pickle.loads(body)
-        except (Exception, SystemExit) as why:  # anything a value's own loading may raise
+        except BaseException as why:  # anything, a panic of Rust code too
             error = NotPicklableError(
                 f"the result of {what}() travelled back but cannot be made again here: "
                 f"{reason(why)}. Return plain values, or define its class in a module."

@@ -259,7 +259,7 @@ def _loaded_error(packed: bytes | None) -> BaseException | None:
         error = pickle.loads(packed) if packed is not None else None
         if isinstance(error, tuple):
             error = _put_together(*error)
-    except (Exception, SystemExit):  # whatever its own code may raise
+    except BaseException:  # whatever its own code may raise, a panic of Rust code too
         return None
     return error if isinstance(error, BaseException) else None
 

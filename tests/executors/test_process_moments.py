@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from amltk_nb.errors import WorkerDiedError
+from amltk_nb.errors import NotPicklableError, WorkerDiedError
 from amltk_nb.scheduling.executors.pool import Pool
 from amltk_nb.scheduling.executors.process import ProcessBackend
+from amltk_nb.scheduling.shipping import RemoteError
 from tests.executors import functions as f
 from tests.executors.driver import Driver
 
@@ -34,6 +35,34 @@ def leave_twice(how: str) -> int:
         return -1
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
+
+
+class Panic(BaseException):
+    """As Rust code raises it: no `Exception`."""
+
+
+def panic_outside(pid: int) -> int:
+    if os.getpid() != pid:
+        raise Panic("only its worker can load it")
+    return pid
+
+
+class PanicsWhenLoaded:
+    def __reduce__(self) -> Any:
+        return panic_outside, (os.getpid(),)
+
+
+class PanicsWhenLoadedError(Exception):
+    def __reduce__(self) -> Any:
+        return panic_outside, (os.getpid(),)
+
+
+def give_one() -> PanicsWhenLoaded:
+    return PanicsWhenLoaded()
+
+
+def raise_one() -> None:
+    raise PanicsWhenLoadedError("no way home")
 
 
 @pytest.fixture
@@ -76,3 +105,15 @@ def test_a_forked_copy_that_leaves_its_call_ends_there(
         assert one.end(call)
         assert one.outcome(call).cancelled
     assert len(one.outcomes) == 2
+
+
+def test_what_panics_on_its_way_home_costs_no_other_call_its_end(one: Driver) -> None:
+    """The loop of the driver reads on the reader's thread, on which all depend."""
+    calls = one.submit_batch((f.add, (1,)), (give_one, ()), (raise_one, ()), (f.add, (2,)))
+    assert [one.value(calls[0]), one.value(calls[3])] == [2, 3]
+    with pytest.raises(NotPicklableError, match="cannot be made again here: Panic"):
+        raise one.error(calls[1])
+    with pytest.raises(RemoteError, match="no way home"):
+        raise one.error(calls[2])
+    assert one.run(f.add, 3) == 4
+    assert len(one.outcomes) == 5

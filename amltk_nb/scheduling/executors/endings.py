@@ -26,7 +26,7 @@ def outcome(call: Call, item: tuple[Any, ...], worker: str) -> Outcome:
     elif kind == child.PACKED:
         try:
             value = unpack(value)
-        except (Exception, SystemExit) as why:  # anything a value's own loading may raise
+        except BaseException as why:  # anything, a panic of Rust code too
             error = NotPicklableError(
                 f"the result of {call.describe()}() travelled back but cannot be made again here: "
                 f"{reason(why)}. Return plain values, or define its class in a module."

@@ -170,7 +170,7 @@ class Reader:
     def _tick(self) -> None:
         news = News()
         if self._must_read():
-            self._read_all(news)
+            self._guarded(self._read_all, news)
         while self._errands:
             self._guarded(self._errands.popleft(), news)
         news.changed = news.changed or self._is_uneven()
