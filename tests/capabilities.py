@@ -468,6 +468,23 @@ _SCHEDULER = (
         "chaos/test_killed_machine.py::test_any_order_over_processes_that_are_killed",
     ),
     _shown(
+        "A million calls",
+        "Memory is flat once the history is full, large values and arguments go, and runs leave "
+        "nothing behind, however often; a slow disk holds calls up instead of filling memory.",
+        *_in("soak/test_memory.py", "memory_is_flat", "memory_is_flat_with_a_journal"),
+        *_in("soak/test_arrays.py", "results_go_with_their_futures"),
+        *_in("soak/test_arrays.py", "arguments_are_kept_up_to_a_bound"),
+        *_in("soak/test_cycles.py", "a_run_leaves_nothing"),
+        *_in("soak/test_journal_queue.py", "ends_that_wait_for_the_disk_are_bounded"),
+    ),
+    _shown(
+        "A loop that goes on turning",
+        "Ends, cancelled queues and large results are dealt with piece by piece.",
+        *_in("soak/test_loop.py", "a_flood_of_ends_is_taken_in_by_slices"),
+        *_in("soak/test_loop.py", "stopping_with_a_long_queue_is_done_by_slices"),
+        *_in("soak/test_loop.py", "a_large_result_is_read_piece_by_piece"),
+    ),
+    _shown(
         "Workers killed all the time",
         "Every call ends once, and those that were not running when their worker died with their "
         "results; whole kernels as well, on one journal.",

@@ -69,9 +69,9 @@ What stands for longer than 50 ms, and why it stays so:
 
 - **`map()` and `submit()`** do their work before they return: they pickle arguments as they are at
   that moment, so that you may change them afterwards, and give the first calls to idle workers. A
-  call costs some 20 µs, 60 µs with a journal, on a core of its own. So 100,000 in one `map()` are seconds of your cell,
-  as a loop of 100,000 steps would be; submit from a thread, or some thousand at a time with an
-  `await asyncio.sleep(0)` in between, if other cells are to go on meanwhile.
+  call costs some 20 µs, 60 µs with a journal, on a core of its own. So 100,000 in one `map()` are
+  seconds of your cell, as a loop of 100,000 steps would be; submit from a thread, or some thousand
+  at a time with an `await asyncio.sleep(0)` in between, if other cells are to go on meanwhile.
 - **A large argument** is copied in `submit()` for the same reason, once, also when there is a
   journal. Pass the name of a file, or make it in the worker, if that matters.
 - **A value that is one large pickle**, such as a list of ten million numbers, is unpickled in one
@@ -154,6 +154,6 @@ def _mb(n_bytes: float) -> str:
 def _machine() -> str:
     return (
         f"Measured with Python {platform.python_version()} on {platform.system()}, "
-        f"{os.cpu_count()} CPUs; the load of the machine was {os.getloadavg()[0]:.1f} at the end, and "
-        "times grow with it."
+        f"{os.cpu_count()} CPUs; times grow with the load of the machine, "
+        f"which was {os.getloadavg()[0]:.1f} at the end."
     )
