@@ -930,6 +930,30 @@ _MENDED = (
         *_in(RUN, "an_error_in_on_empty_is_not_swallowed"),
     ),
     _shown(
+        "Interrupts cut nothing in two",
+        "At any line of submitting, cancelling, starting, stopping; at any moment of a notebook.",
+        *_in(
+            "scheduling/test_interrupts.py",
+            "submitting",
+            "cancelling",
+            "pausing_and_resuming",
+            "starting_and_stopping",
+        ),
+        *_in("kernels/test_interrupt_storm.py", "at_random_moments_of_a_busy_notebook"),
+    ),
+    _shown(
+        "Nothing outlives a kernel, a server or a script",
+        "However it ends: workers, children, daemons and calls that let no Python run.",
+        *_in(
+            "chaos/test_orphans.py",
+            "nothing_outlives_a_program",
+            "a_call_that_lets_no_python_run_outlives_no_kernel",
+            "what_a_call_has_started_does_not_outlive_its_killed_worker",
+        ),
+        *_in("kernels/test_killed_server.py", "nothing_outlives_a_killed_server"),
+        *_in("kernels/test_processes.py", "none_outlives_a_killed_kernel"),
+    ),
+    _shown(
         "One policy for every callback",
         "The run ends properly whichever of them fails, and no timer outlives it.",
         *_in(RUN, "a_callback_that_raises"),

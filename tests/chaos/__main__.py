@@ -14,7 +14,8 @@ from pathlib import Path
 from tests.chaos.figures import COLLECTED_IN, PAGE, shown
 
 HERE = Path(__file__).resolve().parent
-INTERRUPTS = HERE.parent / "kernels" / "test_interrupt_storm.py"
+KERNELS = HERE.parent / "kernels"
+IN_KERNELS = [str(KERNELS / "test_interrupt_storm.py"), str(KERNELS / "test_killed_server.py")]
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> int:
         collected = Path(folder) / "figures"
         collected.touch()
         environ = {**os.environ, "AMLTK_NB_CHAOS": "1", COLLECTED_IN: str(collected)}
-        command = [sys.executable, "-m", "pytest", *(arguments or [str(HERE), str(INTERRUPTS)])]
+        command = [sys.executable, "-m", "pytest", *(arguments or [str(HERE), *IN_KERNELS])]
         code = subprocess.run(command, env=environ, check=False).returncode
         PAGE.write_text(shown(PAGE.read_text(), collected.read_text().splitlines()))
     return code
