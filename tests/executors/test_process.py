@@ -335,6 +335,21 @@ def test_a_call_after_which_workers_keep_dying_is_not_run_for_ever(one: Driver) 
     assert len(one.outcomes) == 2
 
 
+def test_a_call_that_workers_die_of_before_it_begins_is_not_handed_over_for_ever() -> None:
+    backend = ProcessBackend(1, initializer=f.leave_memory, initargs=(300_000_000,))
+    with Driver(backend) as one:
+        one.run(f.add, 1)
+        large = b"x" * 200_000_000
+        calls = one.submit_batch((f.add, (1,)), (len, (large,)), (f.add, (2,)))
+        error = one.error(calls[1])
+        assert type(error) is WorkerDiedError
+        assert "3 workers died before they began len()" in str(error)
+        assert "MemoryError" in "".join(error.__notes__)
+        assert [one.value(calls[i]) for i in (0, 2)] == [2, 3]
+        assert Counter(one.returned_ids)[calls[1].id] >= 2
+        assert len(one.outcomes) == 4
+
+
 def test_a_call_that_closes_all_descriptors_fails_alone(one: Driver) -> None:
     assert isinstance(one.error(one.submit(f.close_everything)), WorkerDiedError)
     assert one.run(f.add, 1) == 2

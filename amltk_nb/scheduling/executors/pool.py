@@ -46,7 +46,7 @@ __all__ = ["Pool"]
 _SMALL_BYTES = 1 << 16  # a message up to this size always fits into the socket of an idle worker
 _MAX_FAILED_STARTS = 3
 _RETRY_START_S = 5.0
-_MAX_RETURNS = 3  # how often a call may finish unseen on a dying worker before it is suspected
+_MAX_RETURNS = 3  # workers that may die right before or after a call before it is blamed
 _KILL_S = 2.0
 _REPORT_S = 0.02
 _NOTE_TEXT = 2_000  # characters
@@ -119,6 +119,8 @@ class Pool:
     def start(self, calls: Sequence[Call]) -> None:
         """Hand a batch to an idle worker, else to a new one."""
         with self._lock:
+            if self._n_returns and any(call.id in self._n_returns for call in calls):
+                calls = self._alone(calls)
             worker = self._worker_for(calls)
             if worker is None:
                 return
@@ -229,6 +231,12 @@ class Pool:
         else:  # whoever was free a moment ago has died
             self._reader.errand(partial(_report_returned, calls))
         return None
+
+    def _alone(self, calls: Sequence[Call]) -> Sequence[Call]:
+        """Give back all but the first of a batch with a suspect in it: it shows who it is."""
+        if len(calls) > 1:
+            self._reader.errand(partial(_report_returned, calls[1:]))
+        return calls[:1]
 
     def _add_worker(self, calls: Sequence[Call]) -> Worker | None:
         slot = self._free_slots.pop()
@@ -428,6 +436,8 @@ class Pool:
             return
         running, finished = worker.running(), worker.progress()[1]
         unseen = [call for call in worker.order[:finished] if call in left]
+        # It may be what it was sent that has killed it, by its size for one.
+        died_between = worker.is_ready and not worker.is_killed and running is None
         for call in left:
             if call is worker.ending:
                 news.outcomes.append(cancelled(call, worker.last_words))
@@ -435,6 +445,8 @@ class Pool:
                 self._fail(call, worker, worker.obituary(call, how, len(unseen)), news)
             elif call in unseen and self._is_suspect(call):
                 self._fail(call, worker, worker.obituary(call, how, 0), news)
+            elif died_between and call not in unseen and self._is_suspect(call):
+                self._fail(call, worker, _never_begun(call, how), news)
             else:
                 news.returned.append(call)
         if not worker.is_ready and not worker.is_killed:
@@ -444,7 +456,7 @@ class Pool:
             news.logs.append((worker.name, "warning", f"It died: {how}; {n_unseen} calls rerun."))
 
     def _is_suspect(self, call: Call) -> bool:
-        """Whether workers keep dying right after a call, which may be what kills them."""
+        """Whether workers keep dying right before or after a call, which may be what kills them."""
         n_returns = self._n_returns[call.id] = self._n_returns.get(call.id, 0) + 1
         return n_returns >= _MAX_RETURNS
 
@@ -462,6 +474,14 @@ class Pool:
             "what they import, and the machine's limits; then start the scheduler again."
         )
         news.outcomes += [Outcome(call, error=WorkerStartError(text)) for call in calls]
+
+
+def _never_begun(call: Call, how: str) -> str:
+    return (
+        f"{_MAX_RETURNS} workers died before they began {call.describe()}(). About the last one: "
+        f"{how}. Its arguments may be too large for the memory that is left: pass the name of a "
+        "file instead, or use fewer workers. All other calls go on."
+    )
 
 
 def _report_cancelled(calls: Sequence[Call], news: News) -> None:
