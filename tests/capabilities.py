@@ -931,7 +931,7 @@ _MENDED = (
     ),
     _shown(
         "Interrupts cut nothing in two",
-        "At any line of submitting, cancelling, starting, stopping; at any moment of a notebook.",
+        "At each line of submitting and cancelling, at many of starting; in a busy notebook.",
         *_in(
             "scheduling/test_interrupts.py",
             "submitting",

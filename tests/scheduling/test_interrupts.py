@@ -1,4 +1,4 @@
-"""An interrupt at every single line of what cells do: no call is lost, and nothing hangs."""
+"""An interrupt at one line after another of what cells do: no call is lost, and nothing hangs."""
 
 from __future__ import annotations
 
