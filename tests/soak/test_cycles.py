@@ -65,6 +65,7 @@ async def test_a_run_leaves_nothing(
     before = Belongings.now()
     for n in range(N_CYCLES):
         await cycle(MAKERS[engine], shown=shown, at_once=bool(n % 2))
-        assert Belongings.now() == before
+        if n % (N_CYCLES // 5) == 0 or n == N_CYCLES - 1:  # looking takes longer than a cycle
+            assert Belongings.now() == before
     gc.collect()
     assert said == []  # no exception that was never retrieved, no task that was destroyed
