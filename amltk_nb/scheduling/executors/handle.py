@@ -13,6 +13,7 @@ from typing import Any
 from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.executors.launch import exit_code, forking, has_ended
 from amltk_nb.scheduling.shipping import beside
+from amltk_nb.scheduling.process_life import end_session
 from amltk_nb.scheduling.snapshot import WorkerRecord
 from amltk_nb.scheduling.wire import (
     ATTENTION,
@@ -26,7 +27,7 @@ from amltk_nb.scheduling.wire import (
 )
 from amltk_nb.scheduling.worker_output import OutputFile
 
-__all__ = ["Worker", "close_inherited"]
+__all__ = ["Worker", "close_inherited", "never_begun"]
 
 _MAX_FUNCTIONS = 128  # that a worker keeps loaded
 _MAX_FUNCTION_BYTES = 1 << 26
@@ -200,6 +201,8 @@ class Worker:
             # It lives and cannot be reached: a call has closed all descriptors, say.
             self.kill()
             _ended_within(process, _EXIT_GRACE_S)
+        if self.pid is not None:
+            end_session(self.pid)
         how = _describe(exit_code(process))
         if has_ended(process):
             process.join()
@@ -232,6 +235,15 @@ class Worker:
             f"{self.name} (pid {self.pid}) died while it ran {call.describe()}(): {how}. {held}"
             f"{again}All other calls go on. Submit this one again once the cause is gone."
         )
+
+
+def never_begun(call: Call, how: str, n_workers: int) -> str:
+    """Say what became of a call that workers have died of before it began."""
+    return (
+        f"{n_workers} workers died before they began {call.describe()}(). About the last one: "
+        f"{how}. Its arguments may be too large for the memory that is left: pass the name of a "
+        "file instead, or use fewer workers. All other calls go on."
+    )
 
 
 def close_inherited(mine: Channel) -> None:

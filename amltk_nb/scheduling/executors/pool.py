@@ -32,10 +32,10 @@ from amltk_nb.scheduling import worker as child
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.executors.base import Listener
 from amltk_nb.scheduling.executors.endings import cancelled, outcome
-from amltk_nb.scheduling.executors.handle import Worker, close_inherited
+from amltk_nb.scheduling.executors.handle import Worker, close_inherited, never_begun
 from amltk_nb.scheduling.executors.launch import start, warm_fork_server
 from amltk_nb.scheduling.executors.reader import News, Reader, daemon_thread
-from amltk_nb.scheduling.process_life import end_session, end_trees
+from amltk_nb.scheduling.process_life import end_trees
 from amltk_nb.scheduling.shipping import reason
 from amltk_nb.scheduling.snapshot import WorkerRecord
 from amltk_nb.scheduling.wire import Board, Part
@@ -412,8 +412,6 @@ class Pool:
                 self._idle.remove(worker)
             worker.close_channel()
         how = worker.reap()
-        if worker.pid is not None:
-            end_session(worker.pid)
         self._reader.errand(partial(self._bury, worker, how))
 
     def _bury(self, worker: Worker, how: str, news: News) -> None:
@@ -446,7 +444,7 @@ class Pool:
             elif call in unseen and self._is_suspect(call):
                 self._fail(call, worker, worker.obituary(call, how, 0), news)
             elif died_between and call not in unseen and self._is_suspect(call):
-                self._fail(call, worker, _never_begun(call, how), news)
+                self._fail(call, worker, never_begun(call, how, _MAX_RETURNS), news)
             else:
                 news.returned.append(call)
         if not worker.is_ready and not worker.is_killed:
@@ -474,14 +472,6 @@ class Pool:
             "what they import, and the machine's limits; then start the scheduler again."
         )
         news.outcomes += [Outcome(call, error=WorkerStartError(text)) for call in calls]
-
-
-def _never_begun(call: Call, how: str) -> str:
-    return (
-        f"{_MAX_RETURNS} workers died before they began {call.describe()}(). About the last one: "
-        f"{how}. Its arguments may be too large for the memory that is left: pass the name of a "
-        "file instead, or use fewer workers. All other calls go on."
-    )
 
 
 def _report_cancelled(calls: Sequence[Call], news: News) -> None:
