@@ -12,8 +12,8 @@ from typing import Any
 
 from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.executors.launch import exit_code, forking, has_ended
-from amltk_nb.scheduling.shipping import beside
 from amltk_nb.scheduling.process_life import end_session
+from amltk_nb.scheduling.shipping import beside
 from amltk_nb.scheduling.snapshot import WorkerRecord
 from amltk_nb.scheduling.wire import (
     ATTENTION,
