@@ -8,14 +8,17 @@ server is at leisure, and ends them then. Itself it would stay until the last of
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import warnings
 from time import sleep
+from types import TracebackType
 
 from amltk_nb.scheduling.process_life import die, stand_alone, while_alive
 
 __all__: list[str] = []
 
+_server = os.getpid()
 _GRACE_S = 1.0  # for workers to end themselves, and first what their calls have started
 
 
@@ -27,8 +30,18 @@ def _keep_watch(parent_pid: int) -> None:
     die(0)
 
 
+def _say(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Say what ended this process, but for half a request of a parent without descriptors.
+
+    The parent knows, and makes a new fork server; nobody else need hear of it.
+    """
+    if kind is not EOFError or os.getpid() != _server:
+        sys.__excepthook__(kind, error, traceback)
+
+
 def _begin() -> None:
     stand_alone()
+    sys.excepthook = _say
     # It adopts what a worker that was killed leaves behind, and says so each time one of that ends.
     warnings.filterwarnings("ignore", "forkserver: waitpid returned unexpected pid")
     # This thread, which waits in the system all its life, holds no lock that a child could miss.
