@@ -10,8 +10,11 @@ from __future__ import annotations
 
 # The public functions look for an enum's member each time, which takes ten times as long.
 import _signal  # type: ignore[import-not-found]
+import asyncio
+import os
 import signal
 import threading
+from threading import get_ident
 from types import FrameType
 from typing import Any
 
@@ -22,40 +25,55 @@ class _Interrupts:
     """Interrupts of the main thread, while it does what must not be cut in two."""
 
     def __init__(self) -> None:
-        self._depth = 0
-        self._n_whole = 0  # of the depth, how much lets no interrupt through
-        self._former: Any = None  # the handler to come back
+        self.depth = 0
+        self.n_whole = 0  # of the depth, how much lets no interrupt through
+        self.former: Any = None  # the handler to come back
         self._has_come = False
+        self._noting = self._note  # one object, to be known again
+        self.find_main_thread()
 
-    def hold(self, *, is_whole: bool) -> None:
-        if not self._depth and callable(former := _signal.getsignal(signal.SIGINT)):
-            self._former, self._has_come = former, False
-            # From here on none can be raised; one that was before has begun nothing.
-            _signal.signal(signal.SIGINT, self._note)
-        self._depth += 1
-        self._n_whole += is_whole
+    def find_main_thread(self) -> None:
+        """Note which thread gets interrupts; in a forked child it is another one."""
+        self.main = threading.main_thread().ident
 
-    def let_go(self, *, is_whole: bool) -> None:
-        self._depth -= 1
-        self._n_whole -= is_whole
-        former = self._former
-        if self._depth or former is None:
+    def begin(self) -> None:
+        """Note interrupts from here on; one that was raised before has begun nothing."""
+        former = _signal.getsignal(signal.SIGINT)
+        if not callable(former) or _only_asks(former):
             return
-        self._former = None
-        if _signal.getsignal(signal.SIGINT) == self._note:  # else somebody has set one of theirs
-            _signal.signal(signal.SIGINT, former)
+        self._has_come = False
+        _signal.signal(signal.SIGINT, self._noting)
+        self.former = former
+
+    def end(self) -> None:
+        """Put the handler back, and have it told of what has come."""
+        former, self.former = self.former, None
+        present = _signal.signal(signal.SIGINT, former)
+        if present is not self._noting:  # somebody has set one of theirs
+            _signal.signal(signal.SIGINT, present)
         if self._has_come:
             self._has_come = False
             former(signal.SIGINT, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        former = self._former
-        if former is not None and self._has_come and not self._n_whole:
+        former = self.former
+        if former is not None and self._has_come and not self.n_whole:
             former(number, frame)  # asked twice: a callback of the user's may never end
         self._has_come = True
 
 
+def _only_asks(handler: Any) -> bool:
+    """Whether it is that of `asyncio.run`, which cancels the main task and cuts nothing in two.
+
+    To set a handler is a call of the system, and twice for each of the engine's steps.
+    """
+    method = getattr(handler, "func", None)
+    return getattr(method, "__func__", method) is _ASKS and _ASKS is not None
+
+
+_ASKS = getattr(asyncio.Runner, "_on_sigint", None)
 _interrupts = _Interrupts()
+os.register_at_fork(after_in_child=_interrupts.find_main_thread)
 
 
 class Guard:
@@ -67,13 +85,23 @@ class Guard:
         """Choose whether a second interrupt has to wait as well: only for what cannot hang."""
         self._is_whole = is_whole
 
+    # Both are run several times for each call, so nothing is asked of others that is known here.
+
     def __enter__(self) -> None:
-        if threading.get_ident() == threading.main_thread().ident:
-            _interrupts.hold(is_whole=self._is_whole)
+        state = _interrupts
+        if get_ident() == state.main:
+            if not state.depth:
+                state.begin()
+            state.depth += 1
+            state.n_whole += self._is_whole
 
     def __exit__(self, *_: object) -> None:
-        if threading.get_ident() == threading.main_thread().ident:
-            _interrupts.let_go(is_whole=self._is_whole)
+        state = _interrupts
+        if get_ident() == state.main:
+            state.depth -= 1
+            state.n_whole -= self._is_whole
+            if not state.depth and state.former is not None:
+                state.end()
 
 
 wholly = Guard(is_whole=True)  # for the engine's own short work
@@ -90,9 +118,19 @@ class ShieldedLock:
         self._lock = threading.RLock()
 
     def __enter__(self) -> None:
-        wholly.__enter__()
+        state = _interrupts
+        if get_ident() == state.main:
+            if not state.depth:
+                state.begin()
+            state.depth += 1
+            state.n_whole += 1
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-        wholly.__exit__()
+        state = _interrupts
+        if get_ident() == state.main:
+            state.depth -= 1
+            state.n_whole -= 1
+            if not state.depth and state.former is not None:
+                state.end()
