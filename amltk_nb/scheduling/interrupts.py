@@ -85,7 +85,8 @@ class Guard:
         """Choose whether a second interrupt has to wait as well: only for what cannot hang."""
         self._is_whole = is_whole
 
-    # Both are run several times for each call, so nothing is asked of others that is known here.
+    # Both are run several times for each call, and so are those of `ShieldedLock`: they are written
+    # out there once more, because a call between them costs as much as all that they do.
 
     def __enter__(self) -> None:
         state = _interrupts
