@@ -122,4 +122,9 @@ def _enter_notebook() -> None:
         import_module("amltk_nb.notebook").enter(shell)
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """Register `%amltk` and `%%task`; IPython calls this for `%load_ext amltk_nb`."""
+    shell.register_magics(import_module("amltk_nb.notebook.magics").AmltkMagics)
+
+
 _enter_notebook()

@@ -100,6 +100,10 @@ class Host:
         widget = import_module("amltk_nb.views.widget")
         return widget.Dashboard(scheduler, views or widget.VIEWS)
 
+    def report(self, scheduler: Scheduler, *, title: str | None) -> str:
+        """Draw all that a scheduler remembers as one HTML page."""
+        return str(import_module("amltk_nb.views.report").render_report(scheduler, title=title))
+
     def latest(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Find the newest definition of a function of the notebook; others stay what they are."""
         return fn

@@ -218,6 +218,7 @@ def defined_names(tree: ast.Module) -> set[str]:
             if kind not in ("TypeVar", "ParamSpec", "TypeVarTuple"):
                 plain = [t.id for t in targets if isinstance(t, ast.Name)]
                 names.update(n for n in plain if n.isupper())
+    names.discard("load_ipython_extension")  # IPython's hook; nobody else calls it
     return {name for name in names if not name.startswith("_")}
 
 

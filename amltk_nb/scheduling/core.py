@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 from os import PathLike
+from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -432,6 +433,29 @@ class SchedulerCore:
             ValueError: an unknown part.
         """
         return host.current().dashboard(cast("Scheduler", self), views)
+
+    def report(self, path: str | PathLike[str], *, title: str | None = None) -> Path:
+        """Write all that is remembered into one HTML file, which needs no network and no kernel.
+
+        Args:
+            path: of the file; one that is there is replaced.
+            title: of the page; None: the scheduler's name.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            OSError: it cannot be written; an older report is left as it was.
+        """
+        page = host.current().report(cast("Scheduler", self), title=title)
+        target = Path(path).expanduser()
+        beside = target.with_name(f".{target.name}.part")
+        try:
+            beside.write_text(page, encoding="utf-8", errors="backslashreplace")
+            return beside.replace(target)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
 
     def __repr__(self) -> str:
         return reading.line(self)

@@ -7,27 +7,22 @@ nothing of it is evaluated or imported: it can only choose a row of this table.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import reprlib
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from amltk_nb.errors import AmltkError, CommandError
-from amltk_nb.scheduling.history import BoundedRepr
 from amltk_nb.scheduling.states import CallState
+from amltk_nb.views.detail import detail_of, said_of
 from amltk_nb.views.model import call_record, safe_text
 
 if TYPE_CHECKING:
-    from amltk_nb.scheduling.call import Call
     from amltk_nb.scheduling.scheduler import Scheduler
 
 __all__ = [
     "COMMANDS",
-    "MAX_CHARACTERS",
-    "MAX_PARAMETERS",
     "MAX_ROWS",
     "Command",
     "command_of",
@@ -37,13 +32,6 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 MAX_ROWS = 200
-MAX_CHARACTERS = 100_000  # of each text in a detail
-MAX_PARAMETERS = 100
-
-# Ours and multiprocessing's, and that of concurrent.futures, which loky shares: all written alike.
-_REMOTE = {"RemoteTraceback", "_RemoteTraceback"}
-
-_CUT = ("…", "...)", "...]", "...}")  # how a shortened repr ends
 
 Args = Mapping[str, Any]
 Check = Callable[[str, object], Any]
@@ -74,7 +62,7 @@ def dispatch_command(scheduler: Scheduler, message: object) -> dict[str, Any]:
         return _reply(number, error=safe_text(error, 1_000))
     except Exception as error:  # the page must hear of it; the kernel's handler would swallow it
         _log.exception("A command of the dashboard failed")
-        return _reply(number, error=safe_text(f"{type(error).__name__}: {_said(error)}", 1_000))
+        return _reply(number, error=safe_text(f"{type(error).__name__}: {said_of(error)}", 1_000))
     return _reply(number, value=value)
 
 
@@ -186,81 +174,11 @@ def _rows(scheduler: Scheduler, args: Args) -> dict[str, Any]:
 
 
 def _detail(scheduler: Scheduler, args: Args) -> dict[str, Any]:
-    call = scheduler.find_call(args["call"])
-    result, is_part = _result(call)
-    return {
-        "call": call.id,
-        "state": str(call.state),
-        "function": safe_text(call.describe(), 1_000),
-        "arguments": _arguments(call),
-        "result": result,
-        "result_is_part": is_part,
-        "error": None if call.error is None else _error_text(call.error),
-        "output": safe_text(call.output, MAX_CHARACTERS, keep="end") if call.output else None,
-        "resubmitted_from": call.resubmitted_from,
-    }
-
-
-def _result(call: Call) -> tuple[str | None, bool]:
-    """Show a result, and say whether that is all that is left of it.
-
-    A result lives as long as its future; the call itself keeps only the beginning of its text.
-    """
-    kept = call.result_text
-    if kept is None:
-        return None, False
-    future = call.settled() if call.settled is not None else None
-    if future is None:
-        return safe_text(kept, MAX_CHARACTERS), kept.endswith(_CUT)
-    return _text_of(future.result(), MAX_CHARACTERS), False
-
-
-def _arguments(call: Call) -> list[dict[str, str]]:
-    """Return the arguments with their parameters' names, where the signature tells them."""
-    named: list[tuple[str, object]]
-    try:
-        named = list(inspect.signature(call.fn).bind(*call.args, **call.kwargs).arguments.items())
-    except (TypeError, ValueError):  # builtins without a signature, and calls that do not fit
-        named = [(str(i), value) for i, value in enumerate(call.args)]
-        named += list(call.kwargs.items())
-    budget = MAX_CHARACTERS // max(1, min(len(named), MAX_PARAMETERS))
-    return [
-        {"name": safe_text(name, 200), "text": _text_of(value, budget)}
-        for name, value in named[:MAX_PARAMETERS]
-    ]
-
-
-def _error_text(error: BaseException) -> str:
-    """Return the traceback as it was in the worker; as it is here for what ran or broke here."""
-    try:
-        cause = error.__cause__
-        if type(cause).__name__ in _REMOTE:  # around it stand only our own frames
-            text = str(cause).removeprefix('\n"""\n').removesuffix('"""')
-        else:
-            text = "".join(traceback.format_exception(error))
-    except Exception:  # the exception's own code may fail while it is being printed
-        text = f"{type(error).__name__}: {_said(error)}"
-    return safe_text(text, MAX_CHARACTERS, keep="end")
-
-
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return "<no text: its str() raised>"
+    return detail_of(scheduler.find_call(args["call"]))
 
 
 def _short(value: object) -> str:
     return safe_text(reprlib.repr(value), 200)
-
-
-def _text_of(value: object, limit: int) -> str:
-    try:
-        bounded = BoundedRepr(limit, n_items=1_000)
-        bounded.maxlevel = 20
-        return safe_text(bounded.repr(value), limit)
-    except Exception as error:  # reprlib goes by type names, which a user's class may share
-        return f"<{type(value).__name__} whose repr() raised {type(error).__name__}>"
 
 
 _CALL: Mapping[str, Check] = {"call": _call_id}

@@ -118,6 +118,17 @@ white-space:normal;max-width:none;min-width:0;overflow-wrap:break-word}
 § td.amltk-nb-text{min-width:14em;overflow-wrap:anywhere}
 § td:last-child,§ th:last-child{padding-right:2px}
 § .amltk-nb-more{margin-top:6px;color:var(--amltk-muted)}
+§ .amltk-nb-lanes{width:100%;margin-top:6px}
+§ .amltk-nb-lanes td,§ .amltk-nb-lanes tbody th{padding-top:0;padding-bottom:0}
+§ .amltk-nb-lanes td.amltk-nb-lane{width:100%;vertical-align:middle}
+§ .amltk-nb-lanes th.amltk-nb-name{white-space:nowrap;max-width:16em;\
+overflow:hidden;text-overflow:ellipsis}
+§ .amltk-nb-axis span:last-child{float:right}
+§ svg{display:block}
+§ rect[class]{fill:currentColor;forced-color-adjust:none}
+§ rect.amltk-nb-cancelled{fill-opacity:.25}
+§ pattern path{fill:none;stroke:var(--amltk-bg);stroke-width:1.2}
+§ pattern circle{fill:var(--amltk-cancelled)}
 § ul,§ li{list-style:none}
 § .amltk-nb-tree{margin-top:6px}
 § .amltk-nb-tree>li{padding:1px 0}

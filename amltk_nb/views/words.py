@@ -35,6 +35,7 @@ __all__ = [
     "duration",
     "journal_note",
     "journal_warning",
+    "natural",
     "number",
     "options_text",
     "outcome",
@@ -337,10 +338,10 @@ def stable_log(log: Iterable[LogRecord]) -> list[LogRecord]:
 def _order_of(record: LogRecord) -> list[Any]:
     texts = [said(text, LOG_CHARS, stable=True) for text in (record.source, record.level)]
     text = said(record.text, LOG_CHARS, stable=True)
-    return [*texts, _natural(text), text]
+    return [*texts, natural(text), text]
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
+def natural(text: str) -> list[tuple[int, str]]:
     """Make "score 9" sort before "score 10"; digits and other parts alternate."""
     parts = re.split(r"([0-9]{1,18})", text)
     return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)]

@@ -17,7 +17,8 @@ from amltk_nb.errors import CommandError
 from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.shipping import RemoteTraceback
 from amltk_nb.scheduling.states import CallState
-from amltk_nb.views.commands import COMMANDS, MAX_CHARACTERS, command_of, dispatch_command
+from amltk_nb.views.commands import COMMANDS, command_of, dispatch_command
+from amltk_nb.views.detail import MAX_CHARACTERS
 from tests.views.standin import StandInScheduler
 
 

@@ -10,6 +10,7 @@ import { useConnection } from "./hooks";
 import { Log } from "./log";
 import { Plugins } from "./plugins";
 import { Queue } from "./queue";
+import { Timeline } from "./timeline";
 import { Workers } from "./workers";
 
 export function App({ views }: { views: readonly string[] }) {
@@ -20,12 +21,13 @@ export function App({ views }: { views: readonly string[] }) {
     controls: () => <Controls key="controls" />,
     queue: () => <Queue key="queue" />,
     workers: () => <Workers key="workers" alone={!views.includes("queue")} />,
+    timeline: () => <Timeline key="timeline" alone={!views.includes("queue")} />,
     events: () => <Events key="events" events={model.events} callbacks={model.callbacks} tasks={model.tasks} />,
     plugins: () => <Plugins key="plugins" plugins={model.plugins} tasks={model.tasks} />,
     log: () => <Log key="log" log={model.log} />,
   };
   const part = (...names: string[]) => names.filter((n) => views.includes(n)).map((n) => views_[n]?.());
-  const main = part("queue", "workers");
+  const main = part("queue", "timeline", "workers");
   const side = part("events", "plugins");
   return (
     <div class="amltk-all" data-lost={line.lost()} data-phase={phase}>
