@@ -78,7 +78,7 @@ class AmltkMagics(Magics):
         name, parameters = _signature(line)
         scheduler = self._find(None)
         shell = self._present_shell()
-        source = shell.transform_cell(cell)
+        source = shell.transform_cell(cell)  # type: ignore[no-untyped-call]
         tree = _function(name, parameters, ast.parse(source))
         file_name = shell.compile.cache(source, shell.execution_count)
         exec(compile(tree, file_name, "exec"), shell.user_ns)
