@@ -426,8 +426,8 @@ class SchedulerCore:
         """Make a live dashboard of its own, to be displayed in a cell.
 
         Args:
-            views: which parts: "header", "controls", "events", "queue", "workers", "plugins",
-                "log"; none: all of them.
+            views: which parts: "header", "progress", "controls", "events", "queue", "timeline",
+                "workers", "plugins", "log"; none: all of them.
 
         Raises:
             ValueError: an unknown part.

@@ -37,7 +37,17 @@ __all__ = ["N_FROZEN", "VIEWS", "Dashboard"]
 _log = logging.getLogger(__name__)
 _STATIC = Path(__file__).parent / "static"
 
-VIEWS = ("header", "controls", "events", "queue", "timeline", "workers", "plugins", "log")
+VIEWS = (
+    "header",
+    "progress",
+    "controls",
+    "events",
+    "queue",
+    "timeline",
+    "workers",
+    "plugins",
+    "log",
+)
 
 # A page that was reloaded knows no display id, so freezing cannot reach it; it shows the last
 # state instead, for as long as the widget lives. Each keeps its scheduler alive.

@@ -3,9 +3,9 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { advice } from "./engine";
 import { number, plural } from "./format";
-import { progressText } from "./header";
 import { useConnection } from "./hooks";
 import { count, type Page } from "./page";
+import { progressText } from "./progress";
 
 const EVERY_S = 10;
 const HEARD_S = 2; // what is replaced sooner may not have been spoken, so it is said again

@@ -9,6 +9,7 @@ import { Header } from "./header";
 import { useConnection } from "./hooks";
 import { Log } from "./log";
 import { Plugins } from "./plugins";
+import { Progress } from "./progress";
 import { Queue } from "./queue";
 import { Timeline } from "./timeline";
 import { Workers } from "./workers";
@@ -18,6 +19,7 @@ export function App({ views }: { views: readonly string[] }) {
   const { model, phase } = line.page;
   const views_: Record<string, () => VNode> = {
     header: () => <Header key="header" />,
+    progress: () => <Progress key="progress" />,
     controls: () => <Controls key="controls" />,
     queue: () => <Queue key="queue" />,
     workers: () => <Workers key="workers" alone={!views.includes("queue")} />,
@@ -31,7 +33,7 @@ export function App({ views }: { views: readonly string[] }) {
   const side = part("events", "plugins");
   return (
     <div class="amltk-all" data-lost={line.lost()} data-phase={phase}>
-      {part("header", "controls")}
+      {part("header", "progress", "controls")}
       <Notice />
       {phase === "waiting" && <p class="amltk-muted">Waiting for the kernel…</p>}
       {phase !== "waiting" && (

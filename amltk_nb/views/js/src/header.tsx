@@ -1,10 +1,9 @@
-// Name, state, clock, rate, progress: what one looks at first and most.
+// Name, state, clock, rate: what one looks at first and most.
 
-import { duration, number, oneLine, plural, range, rate, ticking } from "./format";
+import { duration, number, oneLine, plural, rate, ticking } from "./format";
 import { advice, engineText, jobsText, waitingText } from "./engine";
-import { remaining } from "./eta";
 import { useConnection, useSeconds } from "./hooks";
-import { count, totals, type Model, type Page } from "./page";
+import { count, type Page } from "./page";
 import { State } from "./parts";
 import type { BackendRecord, RunRecord } from "./wire";
 
@@ -34,7 +33,6 @@ export function Header() {
       </div>
       {run?.journal_warning && <p class="amltk-advice">{oneLine(run.journal_warning)}</p>}
       {backend && line.live() && <Advice run={run} backend={backend} page={line.page} now={line.now()} />}
-      <Progress page={line.page} state={run?.state} perSecond={perSecond} />
     </div>
   );
 }
@@ -117,50 +115,4 @@ export function healthText(line: {
   }
   const waited = line.longestWait();
   return waited > BUSY_AFTER_S ? `No answer yet for ${ticking(waited)}: kernel busy` : undefined;
-}
-
-function Progress(props: {
-  page: Page;
-  state: RunRecord["state"] | undefined;
-  perSecond: number | undefined;
-}) {
-  const { page, state, perSecond } = props;
-  const { ended, submitted } = totals(page.model);
-  const waits = page.model.backend.get("backend")?.waiting_for !== undefined;
-  const left = state === "running" && !waits ? remaining(page, perSecond) : undefined;
-  return (
-    <div class="amltk-progress">
-      <div
-        class="amltk-bar"
-        role="progressbar"
-        aria-label="Calls ended"
-        aria-valuemin={0}
-        aria-valuemax={Math.max(1, submitted)}
-        aria-valuenow={ended}
-        aria-valuetext={progressText(page.model)}
-      >
-        {["done", "failed", "cancelled", "running"].map((name) => (
-          <Segment key={name} name={name} n={count(page.model, name)} of={submitted} />
-        ))}
-      </div>
-      <div class="amltk-progress-text">
-        <span>{number(ended)} of {plural(submitted, "call")} ended</span>
-        <span class="amltk-muted">{left ? range(left.lowS, left.highS) : "\u00a0"}</span>
-      </div>
-    </div>
-  );
-}
-
-function Segment({ name, n, of }: { name: string; n: number; of: number }) {
-  const width = of > 0 ? (100 * n) / of : 0;
-  return <div class={`amltk-segment amltk-is-${name}`} style={{ width: `${width}%` }} />;
-}
-
-export function progressText(model: Model): string {
-  const { ended, submitted } = totals(model);
-  const parts = ["done", "failed", "cancelled"]
-    .filter((state) => count(model, state) > 0)
-    .map((state) => `${number(count(model, state))} ${state}`);
-  const detail = parts.length > 0 ? `: ${parts.join(", ")}` : "";
-  return `${number(ended)} of ${plural(submitted, "call")} ended${detail}`;
 }

@@ -8,7 +8,7 @@ import "./style.css";
 import { follow } from "./theme";
 import type { AnyModel } from "./wire";
 
-const VIEWS = ["header", "controls", "queue", "timeline", "workers", "events", "plugins", "log"];
+const VIEWS = ["header", "progress", "controls", "queue", "timeline", "workers", "events", "plugins", "log"];
 
 interface RenderProps {
   model: AnyModel;
