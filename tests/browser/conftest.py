@@ -20,14 +20,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, expect, sync_playwright
+from playwright.sync_api import BrowserContext
 
 from tests.browser.board import Gates
-from tests.browser.chromium import FLAGS, VARIABLE, find_chromium
+from tests.browser.chromium import opened
 from tests.browser.lab import Lab, LabPage
 from tests.environments import ENVIRONMENTS
 from tests.kernels.cells import Gate
-from tests.required import unavailable
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "test-results"
 LATEST = "7.4"
@@ -59,21 +58,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 # could run; so it ends with this folder, not with the session.
 @pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
-    """A headless Chromium with one profile on disk: there Lab's code is kept compiled.
-
-    A profile in memory compiles it again for every page, which is a third of all the work.
-    """
-    chromium = find_chromium()
-    if chromium is None:
-        unavailable(f"no Chromium: `make chromium` installs one, {VARIABLE} names another")
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"), executable_path=chromium, args=FLAGS
-        )
-        context.set_default_timeout(30_000)
-        expect.set_options(timeout=20_000)  # on a busy machine a worker takes seconds to come up
+    """A headless Chromium, the same for all tests of this folder."""
+    with opened(tmp_path_factory.mktemp("profile")) as context:
         yield context
-        context.close()
 
 
 @pytest.fixture(scope="package")
@@ -116,7 +103,7 @@ def _as_new(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     yield lab
     left = lab.reset()
     if request.node.stash.get(FAILED, False):
-        _keep(request.node, "lab.log").write_text(lab.log())
+        keep(request.node, "lab.log").write_text(lab.log())
     assert not left, f"{len(left)} processes outlived their kernel: {left}"
 
 
@@ -134,7 +121,7 @@ def start_lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callab
     left = [line for lab in own for line in lab.close()]
     if request.node.stash.get(FAILED, False):
         for n, lab in enumerate(own):
-            _keep(request.node, f"own-lab-{n}.log").write_text(lab.log())
+            keep(request.node, f"own-lab-{n}.log").write_text(lab.log())
     assert not left, f"{len(left)} processes outlived their Lab: {left}"
 
 
@@ -157,7 +144,7 @@ def new_page(
     yield new
     for n, tab in enumerate(pages):
         if request.node.stash.get(FAILED, False):
-            tab.page.screenshot(path=_keep(request.node, f"page-{n}.png"))
+            tab.page.screenshot(path=keep(request.node, f"page-{n}.png"))
         tab.page.close()
     complaints = [complaint for tab in pages for complaint in tab.complaints]
     assert complaints == []
@@ -194,7 +181,8 @@ def page(lab: Lab, new_page: Callable[..., LabPage]) -> LabPage:
     return new_page(lab)
 
 
-def _keep(node: pytest.Item, name: str) -> Path:
+def keep(node: pytest.Item, name: str) -> Path:
+    """Name a file in the folder of what failed tests leave."""
     folder = RESULTS / node.name.replace("/", "_")
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
