@@ -181,7 +181,8 @@ def _repr(value: Any, limit: int) -> str:
         return f"<{type(value).__name__} {tuple(value.shape)} {value.dtype}>"
     if callable(value) and hasattr(value, "__qualname__"):
         return str(value.__qualname__)
-    return _Shortener(limit, n_items=max(6, limit // 10)).repr(value)
+    # Items cost microseconds each, and results are shown while calls are waiting to be told of.
+    return _Shortener(limit, n_items=max(6, min(40, limit // 10))).repr(value)
 
 
 def _unshowable(value: Any, error: BaseException) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["book", "resolve", "storable", "tell"]
 
-_RESULT_TEXT = 200  # characters
+_RESULT_TEXT = 1_000  # characters: all that an open row can show when nobody keeps the future
 
 
 def book(call: Call, outcome: Outcome, *, now: float) -> None:

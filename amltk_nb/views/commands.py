@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from amltk_nb.errors import AmltkError, CommandError
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.views.detail import detail_of, said_of
-from amltk_nb.views.model import call_record, safe_text
+from amltk_nb.views.model import SCHEMA, call_record, safe_text
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.scheduler import Scheduler
@@ -44,6 +44,7 @@ class Command:
     handler: Callable[[Scheduler, Args], Any]  # its return value is the reply's value
     checks: Mapping[str, Check] = field(default_factory=dict)  # by argument; all others refused
     any_thread: bool = False  # its method promises to act at once on whatever thread
+    takes_more: bool = False  # what it does not know is ignored, so that newer pages are answered
 
 
 def dispatch_command(scheduler: Scheduler, message: object) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def command_of(message: object) -> tuple[Command, dict[str, Any]]:
     if not isinstance(args, dict):
         raise CommandError(f"The arguments of {name} must be a dict, not {_short(args)}.")
     unknown = [key for key in args if key not in command.checks]
-    if unknown:
+    if unknown and not command.takes_more:
         takes = ", ".join(command.checks) or "no arguments"
         raise CommandError(f"{name} takes {takes}, not {_short(unknown)}.")
     return command, {key: check(key, args.get(key)) for key, check in command.checks.items()}
@@ -124,6 +125,21 @@ def _limit(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_ROWS:
         raise CommandError(f"{name} must be an int from 1 to {MAX_ROWS}; it is {_short(value)}.")
     return value
+
+
+def _schema(name: str, value: object) -> int:
+    """Refuse a page of another version, and say which side is the old one."""
+    if value is None or value == SCHEMA:
+        return SCHEMA
+    if isinstance(value, int) and not isinstance(value, bool) and value > SCHEMA:
+        raise CommandError(
+            f"The kernel's amltk_nb is older ({SCHEMA}) than this page's part ({_short(value)}): "
+            "restart the kernel."
+        )
+    raise CommandError(
+        f"This page's part of amltk_nb is older ({_short(value)}) than the kernel's ({SCHEMA}): "
+        "reload the page."
+    )
 
 
 def _snapshot(scheduler: Scheduler, args: Args) -> None:
@@ -184,7 +200,7 @@ def _short(value: object) -> str:
 _CALL: Mapping[str, Check] = {"call": _call_id}
 
 COMMANDS: dict[str, Command] = {
-    "snapshot": Command(_snapshot),
+    "snapshot": Command(_snapshot, {"schema": _schema}, takes_more=True),
     "start": Command(_start),
     "pause": Command(_pause, any_thread=True),
     "resume": Command(_resume, any_thread=True),

@@ -19,6 +19,7 @@ from amltk_nb.scheduling.shipping import RemoteTraceback
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.views.commands import COMMANDS, command_of, dispatch_command
 from amltk_nb.views.detail import MAX_CHARACTERS
+from amltk_nb.views.model import SCHEMA
 from tests.views.standin import StandInScheduler
 
 
@@ -131,6 +132,8 @@ def test_detail_of_a_long_result_has_all_of_it_while_somebody_keeps_the_future()
         async with scheduler:
             kept = scheduler.submit(list, range(500))
             gone = scheduler.submit(list, range(501)).call.id
+            scores = {f"score {n}": n / 7 for n in range(20)}
+            row = scheduler.submit(dict, scores).call.id
             short = scheduler.submit(list, range(3)).call.id
 
         def result_of(call: int) -> tuple[str, bool]:
@@ -143,7 +146,8 @@ def test_detail_of_a_long_result_has_all_of_it_while_somebody_keeps_the_future()
         text, is_part = result_of(gone)
         assert is_part
         assert text.startswith("[0, 1, 2")
-        assert len(text) <= 200
+        assert text.endswith("39, ...]")
+        assert result_of(row) == (repr(scores), False), "some hundred characters are kept"
         assert result_of(short) == ("[0, 1, 2]", False)
 
     asyncio.run(main())
@@ -233,6 +237,25 @@ def test_unknown_names_and_arguments_are_refused_with_those_that_are_known() -> 
     assert refusal(scheduler, "__class__") == f"No command '__class__'; there are {known}."
     assert refusal(scheduler, "stop", wait=False) == "stop takes no arguments, not ['wait']."
     assert refusal(scheduler, "cancel", call=1, x=2) == "cancel takes call, not ['x']."
+    assert scheduler.asked == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        (SCHEMA + 1, f"The kernel's amltk_nb is older ({SCHEMA}) than this page's part (2)"),
+        (0, f"This page's part of amltk_nb is older (0) than the kernel's ({SCHEMA})"),
+        ("<b>", f"This page's part of amltk_nb is older ('<b>') than the kernel's ({SCHEMA})"),
+        (SCHEMA, None),
+    ],
+)
+def test_a_hello_says_the_pages_version(schema: Any, why: str | None) -> None:
+    scheduler = StandInScheduler()
+    if why is None:
+        assert send(scheduler, "snapshot", schema=schema)["ok"]
+    else:
+        assert refusal(scheduler, "snapshot", schema=schema).startswith(why)
+    assert send(scheduler, "snapshot", of_a_later="version")["ok"]
     assert scheduler.asked == []
 
 

@@ -1,7 +1,8 @@
 // One page's line to the kernel: keeps the page's state, sends commands, knows what is unanswered.
 
+import { freeze } from "./freeze";
 import { count, EMPTY, reduce, totals, type Page } from "./page";
-import type { AnyModel, CommandName, Message, Reply } from "./wire";
+import { SCHEMA, type AnyModel, type CommandName, type Message, type Reply } from "./wire";
 
 export interface Asked {
   key: string;
@@ -16,6 +17,7 @@ export interface Notice {
 
 const RATE_WINDOW_S = 10;
 const GONE_AFTER_S = 300; // of silence during a run: longer than most cells block
+const FULL_GAP_S = 1; // everything is asked for at most so often
 
 export class Connection {
   page: Page = EMPTY;
@@ -28,6 +30,8 @@ export class Connection {
   private offsetS = 0; // the kernel's clock minus this page's
   private heardAt: number;
   private askedFullAt = -Infinity;
+  private isOwed = false; // everything was asked for and has not come
+  private again: ReturnType<typeof setTimeout> | undefined; // when it is asked for once more
   private nextId: number;
 
   constructor(
@@ -45,8 +49,9 @@ export class Connection {
     signal?.addEventListener("abort", () => {
       model.off("msg:custom", onMessage);
       model.off("comm_live_update", onLiveness);
+      clearTimeout(this.again);
     });
-    this.hello();
+    this.needFull();
   }
 
   subscribe(listener: () => void): () => void {
@@ -107,7 +112,7 @@ export class Connection {
     try {
       this.model.send({ kind: "command", id, name, args });
     } catch (error) {
-      this.settle({ kind: "reply", id, ok: false, error: `Not sent: ${error}`, value: null });
+      this.settle({ kind: "reply", id, ok: false, error: `Not sent: ${error}`, value: null, isUnsent: true });
     }
     this.changed();
     return answered;
@@ -137,24 +142,41 @@ export class Connection {
     this.changed();
   }
 
+  /** Ask for everything: now, or as soon as that is allowed again. */
+  private needFull(): void {
+    this.isOwed = true;
+    if (this.again !== undefined) return;
+    const waitS = this.askedFullAt + FULL_GAP_S - this.clock();
+    if (waitS <= 0) return this.hello();
+    this.again = setTimeout(() => {
+      this.again = undefined;
+      if (this.isOwed) this.hello();
+    }, Math.ceil(waitS * 1000));
+  }
+
   private hello(): void {
     this.askedFullAt = this.clock();
-    void this.ask("snapshot");
+    void this.ask("snapshot", { schema: SCHEMA }).then((reply) => {
+      if (reply.ok && this.isOwed) this.needFull(); // should what was promised be lost
+      if (reply.ok || reply.isUnsent) return;
+      this.isOwed = false;
+      this.update({ ...this.page, phase: "other", why: reply.error ?? "The kernel does not take this page." });
+    });
   }
 
   private lose(): void {
     // The host tells of both losing and regaining; only a word from the kernel settles which.
     this.gone = true;
-    this.hello();
+    this.needFull();
+    this.changed();
   }
 
   private receive(raw: unknown): void {
-    if (typeof raw !== "object" || raw === null || !("kind" in raw)) return;
-    const message = raw as Message;
+    if (!isMessage(raw)) return; // of a newer kernel, say
     this.heardAt = this.clock();
     this.gone = false;
-    if (message.kind === "reply") this.settle(message);
-    else this.take(message);
+    if (raw.kind === "reply") this.settle(raw);
+    else this.take(raw);
     this.changed();
   }
 
@@ -169,7 +191,9 @@ export class Connection {
     this.offsetS = message.at - this.clock();
     const { page, needsFull } = reduce(this.page, message);
     this.page = page;
-    if (needsFull && this.clock() - this.askedFullAt > 1) this.hello();
+    if (message.kind === "full" || message.kind === "final") this.isOwed = false;
+    if (needsFull) this.needFull();
+    if (message.kind === "final" && page.phase === "final") freeze(this.model, message.frozen);
     if (message.kind !== "beat") this.sample(message.at);
   }
 
@@ -187,4 +211,27 @@ export class Connection {
   private changed(): void {
     for (const listener of [...this.listeners]) listener();
   }
+}
+
+const FIELDS: Record<string, (m: Record<string, unknown>) => boolean> = {
+  full: (m) => isNumber(m.version) && isObject(m.model),
+  final: (m) => isNumber(m.version) && isObject(m.model),
+  patch: (m) => isNumber(m.version) && isNumber(m.base) && isObject(m.patch),
+  beat: () => true,
+};
+
+/** Whether this is a message that this page knows, with what it needs of it. */
+function isMessage(raw: unknown): raw is Message {
+  if (!isObject(raw)) return false;
+  if (raw.kind === "reply") return true;
+  const fields = Object.hasOwn(FIELDS, String(raw.kind)) ? FIELDS[String(raw.kind)] : undefined;
+  return fields !== undefined && isNumber(raw.at) && fields(raw);
+}
+
+function isNumber(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(value);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
 }

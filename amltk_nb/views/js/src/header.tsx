@@ -104,9 +104,7 @@ export function healthText(line: {
   silence(): number;
   longestWait(): number;
 }): string | undefined {
-  if (line.page.phase === "other") {
-    return "This page and the kernel have different versions of amltk_nb: reload the page; if that does not help, restart the kernel.";
-  }
+  if (line.page.phase === "other") return line.page.why;
   if (line.lost()) return `Disconnected: no word from the kernel for ${ticking(line.silence())}.`;
   if (line.live() && line.silence() > BUSY_AFTER_S) {
     // A page cannot tell a dead kernel from one in a long cell, so it does not claim to.

@@ -17,6 +17,7 @@ export type Model = { readonly [K in CollectionName]: ReadonlyMap<string, Collec
 export interface Page {
   // "waiting": nothing came yet. "other": the kernel's side is of another version than this bundle.
   readonly phase: "waiting" | "live" | "final" | "other";
+  readonly why?: string; // of "other": which side is old, and what to do
   readonly version: number;
   readonly model: Model;
   // Calls that ended and are not in the model any more, and older ones that were asked for. They
@@ -64,6 +65,8 @@ export function reduce(page: Page, message: Message): Step {
       return { page: takeFull(page, message), needsFull: false };
     case "patch":
       return takePatch(page, message);
+    case "beat":
+      return { page, needsFull: page.phase === "live" && (message.version ?? 0) > page.version };
     default:
       return { page, needsFull: false };
   }
@@ -110,13 +113,24 @@ export function nNotTriedAgain(page: Page): number {
 }
 
 function takeFull(page: Page, message: Full): Page {
-  if (message.schema !== SCHEMA) return { ...page, phase: "other" };
+  if (message.schema !== SCHEMA) return { ...page, phase: "other", why: whichIsOld(message.schema) };
+  const isKnown = page.phase === "live" || page.phase === "final";
+  // One that comes late, or twice: what the page has is newer, or the same.
+  if (isKnown && message.version <= page.version) return page;
   const model = toModel(message.model);
   const archive = new Map(page.archive);
   for (const call of page.model.calls.values()) if (isEnded(call)) archive.set(call.id, call);
   for (const call of model.calls.values()) archive.delete(call.id);
   const phase = message.kind === "final" ? "final" : "live";
   return { phase, version: message.version, model, archive: bounded(archive), glimpsed: NONE };
+}
+
+/** Say what to do when the kernel's messages are of another version than this page understands. */
+export function whichIsOld(schema: unknown): string {
+  if (typeof schema === "number" && schema > SCHEMA) {
+    return `This page's part of amltk_nb is older (${SCHEMA}) than the kernel's (${schema}): reload the page.`;
+  }
+  return `The kernel's amltk_nb is older (${schema}) than this page's part (${SCHEMA}): restart the kernel.`;
 }
 
 function takePatch(page: Page, message: PatchMessage): Step {

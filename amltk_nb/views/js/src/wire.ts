@@ -148,6 +148,13 @@ export interface Full {
   version: number;
   at: number;
   model: WireModel;
+  frozen?: Frozen; // of a final one
+}
+
+// What saved notebooks are to keep in place of a widget.
+export interface Frozen {
+  model_id: string;
+  bundle: Record<string, string>; // by mime type
 }
 
 export interface PatchMessage {
@@ -160,6 +167,7 @@ export interface PatchMessage {
 
 export interface Beat {
   kind: "beat";
+  version?: number; // of what a page has if it has missed nothing
   at: number;
 }
 
@@ -169,6 +177,7 @@ export interface Reply {
   ok: boolean;
   error: string | null;
   value: unknown;
+  isUnsent?: true; // made by the page itself: the kernel never saw the command
 }
 
 export type Message = Full | PatchMessage | Beat | Reply;
@@ -201,6 +210,7 @@ export interface Detail {
 
 // The part of anywidget's model that we use.
 export interface AnyModel {
+  widget_manager?: unknown; // the host's own, whatever that is
   get(key: string): unknown;
   send(content: unknown): void;
   on(event: string, callback: (...args: never[]) => void): void;

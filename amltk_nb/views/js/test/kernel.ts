@@ -92,12 +92,17 @@ export class Kernel {
     this.sent.push(content as Sent);
   };
 
-  /** Show the widget and answer its hello. */
-  async open(shown: WireModel = model()): Promise<this> {
+  /** Show the widget, which says hello. */
+  async show(): Promise<void> {
     opened.add(this);
     await act(() => {
       this.cleanup = widget.render({ model: this, el: this.el });
     });
+  }
+
+  /** Show the widget and answer its hello. */
+  async open(shown: WireModel = model()): Promise<this> {
+    await this.show();
     await this.full(shown);
     await this.reply("snapshot", null);
     return this;

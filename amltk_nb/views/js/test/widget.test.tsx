@@ -41,8 +41,20 @@ describe("the connection", () => {
   test("shows a notice when the kernel's side is of another version", async () => {
     const kernel = await new Kernel().open();
     await kernel.tell({ kind: "full", schema: 2, version: 9, model: {} });
-    expect(kernel.text(".amltk-health")).toContain("different versions");
+    expect(kernel.text(".amltk-health")).toBe("This page's part of amltk_nb is older (1) than the kernel's (2): reload the page.");
     expect(kernel.button("Stop").getAttribute("aria-disabled")).toBe("true");
+  });
+
+  test("shows what a kernel of another version says to its hello", async () => {
+    const kernel = new Kernel();
+    await kernel.show();
+    const why = "The kernel's amltk_nb is older (0) than this page's part (1): restart the kernel.";
+    expect(kernel.sent[0]).toMatchObject({ name: "snapshot", args: { schema: 1 } });
+    await kernel.refuse("snapshot", why);
+    expect(kernel.text(".amltk-health")).toBe(why);
+    expect(kernel.button("Start").getAttribute("aria-disabled")).toBe("true");
+    await seconds(5);
+    expect(kernel.sent).toEqual([]);
   });
 
   test("ticks its clock without any message, and says when the kernel is busy", async () => {
