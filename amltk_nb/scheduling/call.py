@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.snapshot import CallRecord, ProgressRecord
     from amltk_nb.scheduling.task import Task
 
-__all__ = ["Call", "Future", "Outcome"]
+__all__ = ["Call", "Future", "Outcome", "Work"]
 
 T = TypeVar("T")
 Work: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]

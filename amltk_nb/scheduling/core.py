@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from itertools import count
 from os import PathLike
-from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -27,7 +26,7 @@ from amltk_nb import host
 from amltk_nb.errors import CallNotFoundError, SchedulerNotRunningError
 from amltk_nb.events import SCHEDULER_EVENTS, Emitter, Event, Subscriber
 from amltk_nb.scheduling import reading
-from amltk_nb.scheduling.call import Call, Future
+from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.executors.base import adopt
 from amltk_nb.scheduling.history import History
 from amltk_nb.scheduling.snapshot import CallRecord, Observer, Snapshot
@@ -181,14 +180,6 @@ class SchedulerCore:
     # ---------------------------------------------------------------- reading
 
     @property
-    def queue(
-        self,
-    ) -> dict[Future[Any], tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]:
-        """What was accepted and has not ended: future → (function, args, kwargs)."""
-        calls = list(self.last_run.traffic.active.values()) if self.last_run else []
-        return {call.future: (call.fn, call.args, call.kwargs) for call in calls if call.future}
-
-    @property
     def event_counts(self) -> Any:
         """How often each of the scheduler's events was emitted, over all runs."""
         return self.emitter.event_counts
@@ -228,7 +219,7 @@ class SchedulerCore:
 
         Args:
             max_calls: how many calls it shows: running ones, then the next in the queue, then
-                failures, then those that ended last.
+                failures, then those that ended last; some of each, however many there are.
         """
         self._seen = True
         return reading.snapshot(self, max_calls=max_calls)
@@ -421,41 +412,6 @@ class SchedulerCore:
         if run is None or self.state not in _LIVE:
             raise SchedulerNotRunningError(self.not_running_message())
         return run
-
-    def dashboard(self, *views: str) -> Any:
-        """Make a live dashboard of its own, to be displayed in a cell.
-
-        Args:
-            views: which parts: "header", "progress", "controls", "events", "queue", "timeline",
-                "workers", "plugins", "log"; none: all of them.
-
-        Raises:
-            ValueError: an unknown part.
-        """
-        return host.current().dashboard(cast("Scheduler", self), views)
-
-    def report(self, path: str | PathLike[str], *, title: str | None = None) -> Path:
-        """Write all that is remembered into one HTML file, which needs no network and no kernel.
-
-        Args:
-            path: of the file; one that is there is replaced.
-            title: of the page; None: the scheduler's name.
-
-        Returns:
-            The path of the file.
-
-        Raises:
-            OSError: it cannot be written; an older report is left as it was.
-        """
-        page = host.current().report(cast("Scheduler", self), title=title)
-        target = Path(path).expanduser()
-        beside = target.with_name(f".{target.name}.part")
-        try:
-            beside.write_text(page, encoding="utf-8", errors="backslashreplace")
-            return beside.replace(target)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
 
     def __repr__(self) -> str:
         return reading.line(self)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast,
 from amltk_nb import host
 from amltk_nb.errors import CallNotFoundError, CannotEndError, JournalError
 from amltk_nb.scheduling.call import Call, Future
-from amltk_nb.scheduling.core import SchedulerCore
 from amltk_nb.scheduling.interrupts import gently
 from amltk_nb.scheduling.plugins.base import Plugin, admit, release_all, tell_accepted
+from amltk_nb.scheduling.shown import Shown
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.scheduling.task import Task
 from amltk_nb.scheduling.waiting import AsCompleted, futures_in, gathered, waited
@@ -32,7 +32,7 @@ R = TypeVar("R")
 _NO_FUNCTION: Final[Any] = object()  # None is a mistake: a decorator that forgot its `return`
 
 
-class Submitting(SchedulerCore):
+class Submitting(Shown):
     """A scheduler as one hands it work."""
 
     @overload
