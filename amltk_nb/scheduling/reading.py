@@ -113,13 +113,21 @@ def _all(scheduler: SchedulerCore) -> list[Call]:
 
 
 def _shown(scheduler: SchedulerCore, most: int) -> Iterator[Call]:
-    """Running ones, then the next in the queue, then failures, then those that ended last."""
+    """Running ones, then the next in the queue, then failures, then those that ended last.
+
+    Batches of short calls make hundreds run at once, and still some of each kind are wanted: so
+    running ones get half of the room first, and what runs or waits no more than three quarters.
+    """
     history, run = scheduler.history, scheduler.last_run
+    running = _running(run)
+    upcoming = run.traffic.dispatch.upcoming(most // 2) if run else []
     chosen: dict[int, Call] = {}
-    _take(chosen, _running(run), most)
-    _take(chosen, run.traffic.dispatch.upcoming(most // 2) if run else (), most)
+    _take(chosen, running, most // 2)
+    _take(chosen, upcoming, most - most // 4)
     _take(chosen, history.failed()[-_FAILURES_SHOWN:][::-1], most)
     _take(chosen, history.latest(), most)
+    _take(chosen, running, most)
+    _take(chosen, upcoming, most)
     return iter(chosen.values())
 
 

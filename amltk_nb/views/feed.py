@@ -1,18 +1,19 @@
 """What is sent to the pages of one dashboard, and when: at most so often, at most so much.
 
 A change only marks the feed. Whoever owns a clock calls `step`, which sends a full model, a patch
-or a heartbeat, and says when it wants to be called again. Only what changed is sent, and what
-comes in bulk (rows, workers, log lines) is held back a little when it would fill the line.
+or a heartbeat, and says when it wants to be called again. Only what changed is sent. What comes
+in bulk (rows, log lines) and in long lists (events of many tasks) is held back a little after it
+was sent, and of a flood of rows the latest are sent: `fitting`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from amltk_nb.scheduling.states import RunState
-from amltk_nb.views.model import SCHEMA, Model, Patch, diff, to_model
+from amltk_nb.views.fitting import fit, n_bytes
+from amltk_nb.views.model import SCHEMA, Model, diff, to_model
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.snapshot import Snapshot
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BEAT_S",
     "BULK_BYTES_PER_S",
-    "BULK_HELD_S",
+    "LISTS_BYTES_PER_S",
+    "LISTS_HELD_S",
     "PATCH_GAP_S",
     "QUIET_AFTER_S",
     "QUIET_GAP_S",
@@ -31,10 +33,13 @@ PATCH_GAP_S = 0.2  # five patches a second at most
 QUIET_GAP_S = 1.0  # and one a second …
 QUIET_AFTER_S = 60.0  # … after a minute of nothing new
 BEAT_S = 1.0  # a live run says so at least this often, else "busy" and "idle" look alike
-BULK_BYTES_PER_S = 40_000  # rows of calls and log lines are held back above this …
-BULK_HELD_S = 1.0  # … but never longer than this
+# Together with the counts and with what the kernel puts around each message, below 50 kB a second.
+BULK_BYTES_PER_S = 30_000  # rows of calls, workers and log lines: at most so much at once, too
+LISTS_BYTES_PER_S = 8_000  # events, callbacks, tasks and plugins
+LISTS_HELD_S = 10.0  # a thousand busy tasks must not silence their counts for minutes
 
 _BULK = ("calls", "workers", "machines", "log")
+_LISTS = ("events", "callbacks", "tasks", "plugins")
 _LIVE = {RunState.RUNNING, RunState.PAUSED, RunState.STOPPING}
 
 
@@ -61,7 +66,8 @@ class Feed:
         self._wants_full = False
         self._live = False
         self._final: dict[str, Any] | None = None
-        self._next_at = self._bulk_at = self._sent_at = self._new_at = float("-inf")
+        self._next_at = self._sent_at = self._new_at = float("-inf")
+        self._bulk_at = self._lists_at = float("-inf")  # not before
         self.listening = False
 
     def mark(self) -> bool:
@@ -99,12 +105,19 @@ class Feed:
         elif self._dirty:
             self._send_patch(now, at)
         elif self._live and now - self._sent_at >= BEAT_S:
-            self._send_at(now, {"kind": "beat", "at": at})
+            self._send_at(now, {"kind": "beat", "version": self._version, "at": at})
         return self._delay(now)
 
-    def end(self, at: float) -> None:
-        """Send everything for the last time; from now on the same to each page that says hello."""
+    def end(self, at: float, frozen: dict[str, Any] | None = None) -> None:
+        """Send everything for the last time; from now on the same to each page that says hello.
+
+        Args:
+            at: seconds since the epoch.
+            frozen: what pages are to put in place of the widget, where they can.
+        """
         self._final = {**self._full(at), "kind": "final"}
+        if frozen is not None:
+            self._final["frozen"] = frozen
         if self.listening:
             self._send(self._final)
 
@@ -142,26 +155,33 @@ class Feed:
         self._send_at(now, self._full(at))
 
     def _send_patch(self, now: float, at: float) -> None:
-        model = self._take()
-        if now < self._bulk_at - 1e-6:
-            model |= {name: self._sent[name] for name in _BULK}
-            self._dirty = True
+        model = self._bounded(self._take(), now)
         patch = diff(self._sent, model)
         if patch is not None:
             self._sent, self._new_at = model, now
             self._version += 1
             message = {"kind": "patch", "base": self._version - 1, "version": self._version}
             self._send_at(now, {**message, "at": at, "patch": patch})
-            self._bulk_at = max(self._bulk_at, now + _held_s(patch))
+            bulk, lists = ([patch[n] for n in names if n in patch] for names in (_BULK, _LISTS))
+            if bulk:
+                self._bulk_at = now + min(1.0, n_bytes(bulk) / BULK_BYTES_PER_S)
+            if lists:
+                self._lists_at = now + min(LISTS_HELD_S, n_bytes(lists) / LISTS_BYTES_PER_S)
         quiet = now - self._new_at > QUIET_AFTER_S
         self._next_at = now + (QUIET_GAP_S if quiet else PATCH_GAP_S)
+
+    def _bounded(self, model: Model, now: float) -> Model:
+        """Leave out what may not be sent yet, to be looked at again."""
+        held = _LISTS if now < self._lists_at - 1e-6 else ()
+        if now < self._bulk_at - 1e-6:
+            held += _BULK
+        else:
+            bulk, is_all = fit(self._sent, model, BULK_BYTES_PER_S)
+            model |= bulk
+            self._dirty |= not is_all
+        self._dirty |= bool(held)
+        return model | {name: self._sent[name] for name in held}
 
     def _send_at(self, now: float, message: dict[str, Any]) -> None:
         self._sent_at = now
         self._send(message)
-
-
-def _held_s(patch: Patch) -> float:
-    """Return for how long a patch's rows and lines have used up what may be sent."""
-    bulk = [patch[name] for name in _BULK if name in patch]
-    return min(BULK_HELD_S, len(json.dumps(bulk)) / BULK_BYTES_PER_S)

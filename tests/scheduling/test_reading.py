@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -117,6 +118,24 @@ async def test_it_shows_a_bounded_choice_of_calls(make_by_hand: Callable[..., By
     assert [c.id for c in by_hand.scheduler.calls(limit=2)] == [900, 899]
     assert [c.id for c in by_hand.scheduler.calls("failed")] == [4]
     assert [c.id for c in by_hand.scheduler.calls("done", before=6, limit=3)] == [5, 3, 2]
+
+
+async def test_a_crowd_of_running_calls_leaves_room_for_the_others(
+    make_by_hand: Callable[..., ByHand],
+):
+    by_hand = make_by_hand(400)
+    by_hand.start()
+    futures = by_hand.scheduler.map(f, range(1_000))
+    await settled()
+    for future in futures[:150]:
+        by_hand.backend.finish(future)
+    await settled()
+    states = Counter(str(call.state) for call in by_hand.scheduler.snapshot().calls)
+    assert states == {"running": 150, "queued": 75, "done": 75}
+    everything = by_hand.scheduler.snapshot(max_calls=10_000)
+    assert Counter(str(call.state) for call in everything.calls) == {
+        "running": 400, "queued": 450, "done": 150
+    }  # fmt: skip
 
 
 async def test_a_call_that_left_the_history_is_not_found(make_by_hand: Callable[..., ByHand]):
