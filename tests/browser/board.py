@@ -78,9 +78,14 @@ class Board:
         return self.page.page
 
     @property
+    def area(self) -> Locator:
+        """Where it is: the output of its cell."""
+        return self.page.output(self.cell)
+
+    @property
     def root(self) -> Locator:
         """The live dashboard."""
-        return self.page.output(self.cell).locator(".amltk-nb .amltk-all")
+        return self.area.locator(".amltk-nb .amltk-all")
 
     def wait_live(self) -> None:
         """Wait until the dashboard shows something of the run."""
@@ -144,7 +149,7 @@ class Board:
 
     def outcome(self) -> Locator:
         """The static HTML that a finished run leaves."""
-        return self.page.output(self.cell).locator(".amltk-nb-static")
+        return self.area.locator(".amltk-nb-static")
 
     def workers(self) -> list[list[str]]:
         """What the table of workers says, a list for each line."""

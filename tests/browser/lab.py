@@ -143,6 +143,17 @@ class LabPage(Tab):
         self._wait_ready()
         return self
 
+    def close_notebook(self) -> None:
+        """Save the notebook and close its tab; its kernel lives on."""
+        self._closed = self.name
+        self.save()
+        self.command("application:close")
+
+    def open_again(self) -> None:
+        """Open the notebook that was closed, in the same page."""
+        self.command("docmanager:open", {"path": self._closed})
+        self._wait_ready()
+
     def cell(self, n: int) -> Locator:
         """The n-th cell, counted from 0, its code and its outputs."""
         return self.page.locator(f'.jp-Cell[data-windowed-list-index="{n}"]').first
@@ -192,7 +203,7 @@ class LabPage(Tab):
     def restart_kernel(self) -> None:
         """Restart the kernel without being asked whether that is meant."""
         self.page.evaluate(f"async () => {{ await {SESSION}.restartKernel(); }}")
-        self._wait_idle()
+        self.wait_idle()
 
     def interrupt_kernel(self) -> None:
         """Press ■."""
@@ -226,9 +237,10 @@ class LabPage(Tab):
 
     def _wait_ready(self, timeout_s: float = 60) -> None:
         self.page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=timeout_s * 1000)
-        self._wait_idle(timeout_s)
+        self.wait_idle(timeout_s)
 
-    def _wait_idle(self, timeout_s: float = 60) -> None:
+    def wait_idle(self, timeout_s: float = 60) -> None:
+        """Wait until the kernel can run a cell."""
         # Lab shows a kernel as idle before its session can run anything, and drops what comes
         # too early without a word; so its own idea of readiness is asked.
         condition = f"""() => {{
