@@ -17,8 +17,9 @@ import threading
 from threading import get_ident
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
-__all__ = ["Guard", "ShieldedLock", "gently", "wholly"]
+__all__ = ["Guard", "ShieldedLock", "are_held_back", "gently", "wholly"]
 
 
 class _Interrupts:
@@ -27,7 +28,9 @@ class _Interrupts:
     def __init__(self) -> None:
         self.depth = 0
         self.n_whole = 0  # of the depth, how much lets no interrupt through
+        self.locks: WeakSet[Any] = WeakSet()  # whose holder lets no interrupt through, either
         self.former: Any = None  # the handler to come back
+        self._harmless: Any = None  # the last one that was found to cut nothing in two
         self._has_come = False
         self._noting = self._note  # one object, to be known again
         self.find_main_thread()
@@ -39,7 +42,10 @@ class _Interrupts:
     def begin(self) -> None:
         """Note interrupts from here on; one that was raised before has begun nothing."""
         former = _signal.getsignal(signal.SIGINT)
+        if former is self._harmless:
+            return
         if not callable(former) or _only_asks(former):
+            self._harmless = former
             return
         self._has_come = False
         _signal.signal(signal.SIGINT, self._noting)
@@ -57,9 +63,12 @@ class _Interrupts:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         former = self.former
-        if former is not None and self._has_come and not self.n_whole:
+        if former is not None and self._has_come and not self._is_whole():
             former(number, frame)  # asked twice: a callback of the user's may never end
         self._has_come = True
+
+    def _is_whole(self) -> bool:
+        return self.n_whole > 0 or any(lock._is_owned() for lock in list(self.locks))
 
 
 def _only_asks(handler: Any) -> bool:
@@ -105,6 +114,11 @@ class Guard:
                 state.end()
 
 
+def are_held_back() -> bool:
+    """Whether no interrupt can come between the caller's next steps; on any thread."""
+    return _interrupts.depth > 0 or get_ident() != _interrupts.main
+
+
 wholly = Guard(is_whole=True)  # for the engine's own short work
 gently = Guard(is_whole=False)  # where callbacks of the user run
 
@@ -112,11 +126,12 @@ gently = Guard(is_whole=False)  # where callbacks of the user run
 class ShieldedLock:
     """A lock that its holder may take again, and that no interrupt makes it let go of half-way."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("bare",)
 
     def __init__(self) -> None:
         """Make one that is free."""
-        self._lock = threading.RLock()
+        self.bare = threading.RLock()  # the same lock, for who is within a guard already
+        _interrupts.locks.add(self.bare)
 
     def __enter__(self) -> None:
         state = _interrupts
@@ -124,14 +139,12 @@ class ShieldedLock:
             if not state.depth:
                 state.begin()
             state.depth += 1
-            state.n_whole += 1
-        self._lock.acquire()
+        self.bare.acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self.bare.release()
         state = _interrupts
         if get_ident() == state.main:
             state.depth -= 1
-            state.n_whole -= 1
             if not state.depth and state.former is not None:
                 state.end()

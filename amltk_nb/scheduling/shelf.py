@@ -79,23 +79,31 @@ class Shelf(deque[Call]):
         self._arguments = _Budget(_MOST_ARGUMENT_BYTES, forget_arguments)
         self._outputs = _Budget(_MOST_OUTPUT_CHARACTERS, _forget_output)
         self._framed: deque[TracebackType] = deque()
+        self._weighs = False  # whether anything ever did
 
     def put(self, call: Call) -> Call | None:
         """Remember a call; returns the one that it takes the place of, if it does."""
         gone = self[0] if len(self) == self.maxlen else None
-        if gone is not None:
+        if gone is not None and self._weighs:
             self._arguments.forget(gone)
             self._outputs.forget(gone)
         self.append(call)
-        if weights := list(_weights((*call.args, *call.kwargs.values()))):
-            self._arguments.add(call, weights)
-        if (n_characters := len(call.output)) > _LIGHT:
-            self._outputs.add(call, [(id(call), n_characters)])
+        # Most calls have a few numbers, or nothing: seen at once.
+        if call.kwargs or call.output or not _PLAIN.issuperset(map(type, call.args)):
+            self._weigh(call)
         if call.error is not None and call.error.__traceback__ is not None:
             self._framed.append(call.error.__traceback__)
             if len(self._framed) > _MOST_FRAMED:
                 _clear_frames(self._framed.popleft())
         return gone
+
+    def _weigh(self, call: Call) -> None:
+        if weights := list(_weights((*call.args, *call.kwargs.values()))):
+            self._arguments.add(call, weights)
+            self._weighs = True
+        if (n_characters := len(call.output)) > _LIGHT:
+            self._outputs.add(call, [(id(call), n_characters)])
+            self._weighs = True
 
 
 def _weights(values: Any, depth: int = 3) -> Iterator[tuple[int, int]]:

@@ -80,13 +80,12 @@ S = TypeVar("S", RunState, CallState)
 Trace: TypeAlias = tuple[Any, ...]
 
 _STEP = 3  # entries of a trace for one move
+_OLDEST = -_STEP * N_TRACED
 
 
 def traced(trace: Trace, new: RunState | CallState) -> Trace:
     """Return a trace with one more move; the oldest goes when there are too many."""
-    if len(trace) >= _STEP * N_TRACED:
-        trace = trace[_STEP:]
-    return trace + (new, perf_counter(), get_ident())  # noqa: RUF005 - quicker
+    return (trace + (new, perf_counter(), get_ident()))[_OLDEST:]  # noqa: RUF005 - quicker
 
 
 def checked_move(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast,
 from amltk_nb import host
 from amltk_nb.errors import CallNotFoundError, CannotEndError, JournalError
 from amltk_nb.scheduling.call import Call, Future
-from amltk_nb.scheduling.interrupts import gently
+from amltk_nb.scheduling.interrupts import are_held_back, gently
 from amltk_nb.scheduling.plugins.base import Plugin, admit, release_all, tell_accepted
 from amltk_nb.scheduling.shown import Shown
 from amltk_nb.scheduling.states import CallState
@@ -19,6 +19,7 @@ from amltk_nb.scheduling.waiting import AsCompleted, futures_in, gathered, waite
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.journal import Unfinished
+    from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.scheduler import Scheduler
 
 __all__ = ["Submitting"]
@@ -123,19 +124,28 @@ class Submitting(Shown):
             call.resubmitted_from, call.attempt = origin.id, origin.attempt + 1
         future: Future[Any] = Future(loop=run.loop)
         call.future, future.call = future, call
-        with gently:  # an interrupt comes when the call is wholly in, or out
-            try:
-                tell_accepted(plugins, call)
-                is_taken = run.traffic.accept(call, recovered=stored is not None)
-            except BaseException:
-                release_all(plugins, None)
-                raise
-            if not is_taken:
-                release_all(plugins, None)
-                return None
-            if origin is not None:
-                origin.repeated_as = call.id
-        return future
+        recovered = stored is not None
+        if are_held_back():
+            is_taken = self._take_in(run, call, origin, recovered=recovered)
+        else:
+            with gently:  # an interrupt comes when the call is wholly in, or out
+                is_taken = self._take_in(run, call, origin, recovered=recovered)
+        return future if is_taken else None
+
+    def _take_in(self, run: Run, call: Call, origin: Call | None, *, recovered: bool) -> bool:
+        """Have plugins and run take a new call; False: it was recovered by somebody else."""
+        try:
+            if call.plugins:
+                tell_accepted(call.plugins, call)
+            is_taken = run.traffic.accept(call, recovered=recovered)
+        except BaseException:
+            release_all(call.plugins, None)
+            raise
+        if not is_taken:
+            release_all(call.plugins, None)
+        elif origin is not None:
+            origin.repeated_as = call.id
+        return is_taken
 
     @overload
     def resubmit(self, call: Future[R], *args: Any, **kwargs: Any) -> Future[R] | None: ...

@@ -80,7 +80,7 @@ class Traffic:
     # ---------------------------------------------------------------- in
 
     def accept(self, call: Call, *, recovered: bool = False) -> bool:
-        """Take a call, from any thread.
+        """Take a call, from any thread, within a guard against interrupts.
 
         Args:
             call: a new one.
@@ -99,8 +99,9 @@ class Traffic:
             self._backend.prepare(call)
         except NotPicklableError as raised:
             error = raised
-        taken_down = self._taken_down(call) if not recovered else None
-        with self.dispatch.lock:
+        writes = self._journal is not None and not recovered
+        taken_down = self._taken_down(call) if writes else None
+        with self.dispatch.lock.bare:
             if self._run.ending:
                 raise SchedulerNotRunningError(self._scheduler.not_running_message())
             if self._journal is not None:  # in the order of acceptance, before anything ends it
@@ -122,9 +123,8 @@ class Traffic:
             self._scheduler.tell_watchers()
         return True
 
-    def _taken_down(self, call: Call) -> TakenDown | None:
-        if self._journal is None:
-            return None
+    def _taken_down(self, call: Call) -> TakenDown:
+        assert self._journal is not None
         # A large argument is copied once for both, unless plugins made another one of it.
         packed = self._backend.packed(call) if call.altered is None else None
         return self._journal.taken_down(call, packed)

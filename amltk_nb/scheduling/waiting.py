@@ -45,13 +45,51 @@ async def gathered(futures: list[Future[R]], *, return_exceptions: bool) -> list
 
     Those that have ended are only read: the loop of an earlier run may be closed.
     """
-    ended = [future for future in futures if future.done()]
+    waited_for = [future for future in futures if not future.done()]
     if not return_exceptions:
-        for future in ended:
-            future.result()
-    waits = [asyncio.shield(future) for future in futures if not future.done()]
-    await asyncio.gather(*waits, return_exceptions=return_exceptions)
+        for future in futures:
+            if future.done():
+                future.result()
+    if waited_for:
+        failed = await _ended(waited_for, or_failed=not return_exceptions)
+        if failed is not None:
+            failed.result()
     return [_outcome(future) if return_exceptions else future.result() for future in futures]
+
+
+async def _ended(futures: list[Future[R]], *, or_failed: bool) -> Future[R] | None:
+    """Wait until all have ended; returns the first that failed, if that is to be the end.
+
+    One callback for each: `asyncio.gather` over `asyncio.shield` takes three, and a future more.
+    """
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[Future[R] | None] = loop.create_future()
+    n_left = len(futures)
+
+    def one_less(future: Future[R]) -> None:
+        nonlocal n_left
+        n_left -= 1
+        if over.done():
+            return
+        if or_failed and (future.cancelled() or future.exception() is not None):
+            over.set_result(future)
+        elif n_left == 0:
+            over.set_result(None)
+
+    for future in futures:
+        if future.get_loop() is not loop:
+            raise RuntimeError(
+                f"{future!r} belongs to another event loop than this one, which cannot wait for "
+                "it. Await it where its scheduler was started, or use scheduler.wait(future)."
+            )
+    for future in futures:
+        future.add_done_callback(one_less)
+    try:
+        return await over
+    finally:
+        if n_left:
+            for future in futures:
+                future.remove_done_callback(one_less)
 
 
 def _outcome(future: Future[R]) -> R | BaseException:

@@ -167,6 +167,28 @@ async def test_gathering_a_cancelled_one_is_cancelled(by_hand: ByHand):
     assert futures[0].call.state == futures[1].call.state == "running"
 
 
+async def test_a_gathering_that_is_given_up_leaves_nothing_on_the_futures(by_hand: ByHand):
+    by_hand.start()
+    futures = by_hand.scheduler.map(f, range(2))
+    before = [len(future._callbacks or ()) for future in futures]
+    gathering = asyncio.ensure_future(by_hand.scheduler.gather(futures))
+    await settled()
+    gathering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gathering
+    assert [future.call.state for future in futures] == ["running"] * 2
+    assert [len(future._callbacks or ()) for future in futures] == before
+
+
+async def test_gathering_on_another_loop_says_where_to_wait(by_hand: ByHand):
+    by_hand.start()
+    futures = by_hand.scheduler.map(f, range(1))
+    gathering = by_hand.scheduler.gather(futures)
+    with pytest.raises(RuntimeError, match=r"another event loop .* scheduler\.wait"):
+        await asyncio.to_thread(asyncio.run, gathering)
+    assert futures[0].call.state == "running"
+
+
 def test_what_ended_in_a_script_can_be_gathered_later():
     scheduler, futures = in_script(f, range(3))
     assert asyncio.run(scheduler.gather(futures)) == [0, 1, 2]
