@@ -7,7 +7,7 @@ get an opaque background, since the colour behind the output is then unknown.
 
 from __future__ import annotations
 
-__all__ = ["DARK", "LIGHT", "ROOT_CLASS", "STYLE"]
+__all__ = ["DARK", "LIGHT", "LINE_STYLE", "ROOT_CLASS", "STYLE"]
 
 ROOT_CLASS = "amltk-nb-static"
 
@@ -37,7 +37,10 @@ DARK = {
 }
 
 # Hosts whose own colours stand behind the output; the latter of two flags on one page wins.
-_BOOKS = "[data-theme={0}],html[theme={0}]"
+_BOOKS = {
+    "light": "[data-md-color-scheme=default],[data-theme=light],html[theme=light]",
+    "dark": "[data-md-color-scheme=slate],[data-theme=dark],html[theme=dark]",
+}
 _NOTEBOOKS = {
     "light": "[data-jp-theme-light=true],body.vscode-light,body.vscode-high-contrast-light",
     "dark": "[data-jp-theme-light=false],body.vscode-dark,"
@@ -57,7 +60,7 @@ def _themes() -> str:
     rules = [f"{root}{light}", f"@media(prefers-color-scheme:dark){{{root}{dark}}}"]
     for scheme, colours in (("light", light), ("dark", dark)):
         # :where() adds no weight, so that the order of these rules alone decides.
-        rules.append(f":where({_BOOKS.format(scheme)}) {root}{colours}")
+        rules.append(f":where({_BOOKS[scheme]}) {root}{colours}")
     host = {"bg": "transparent", "fg": "var(--jp-content-font-color1,var(--vscode-foreground,{}))"}
     for scheme, palette in (("light", LIGHT), ("dark", DARK)):
         mixed = host | {"fg": host["fg"].format(palette["fg"])}
@@ -65,9 +68,10 @@ def _themes() -> str:
     return "\n".join(rules)
 
 
+# What the lines of single things need, which are saved by the hundred; then all else.
 # § stands for the root. Its unused id gives these rules more weight than the host's table and
 # list rules, without !important.
-_RULES = """
+_LINE_RULES = """
 §{background:var(--amltk-bg);color:var(--amltk-fg);border:1px solid var(--amltk-line);\
 border-radius:8px;padding:12px 16px;margin:4px 0;box-sizing:border-box;max-width:1100px;\
 font:13px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);font-variant-numeric:tabular-nums;\
@@ -89,6 +93,8 @@ overflow-wrap:anywhere}
 overflow:hidden;background:var(--amltk-line)}
 § .amltk-nb-bar span{min-width:2px;background:currentColor;forced-color-adjust:none}
 § .amltk-nb-bar .amltk-nb-queued{background:none}
+"""
+_RULES = """
 § .amltk-nb-small{height:4px;margin:3px 0 0}
 § td.amltk-nb-progress{min-width:7em;overflow-wrap:anywhere}
 § details{border-top:1px solid var(--amltk-line);margin-top:10px;padding-top:8px}
@@ -144,4 +150,11 @@ padding:1px 12px 1px 0}
 @media(forced-colors:active){§ .amltk-nb-bar{border:1px solid}}
 """
 
-STYLE = f"<style>{_themes()}{_RULES}</style>".replace("§", f":is(#amltk-nb,.{ROOT_CLASS})")
+
+def _style(*rules: str) -> str:
+    text = "".join([_themes(), *(rule.rstrip("\n") for rule in rules), "\n"])
+    return f"<style>{text}</style>".replace("§", f":is(#amltk-nb,.{ROOT_CLASS})")
+
+
+STYLE = _style(_LINE_RULES, _RULES)
+LINE_STYLE = _style(_LINE_RULES)

@@ -4,7 +4,6 @@ import * as format from "../src/format";
 import { EMPTY, reduce } from "../src/page";
 import { shareOf } from "../src/plugins";
 import { chosen, held, known, pieces } from "../src/rows";
-import { detect } from "../src/theme";
 import type { CallRecord } from "../src/wire";
 import { byId, call, counts, model } from "./kernel";
 
@@ -111,23 +110,3 @@ describe("rows", () => {
 
 test.each([["3/10", 0.3], ["2/2", 1], ["7 / 5", 1], ["1/0", undefined], ["a/b", undefined], [3, undefined]])(
   "the share of %s is %s", (v, share) => expect(shareOf(v)).toBe(share));
-
-describe("the theme", () => {
-  const surroundings = (html: string, body: string) => {
-    const doc = new DOMParser().parseFromString(`<html ${html}><body ${body}><div id="x"></div></body></html>`, "text/html");
-    return detect(doc.getElementById("x") as Element);
-  };
-
-  test.each([
-    ["", 'data-jp-theme-light="false"', "dark"],
-    ["", 'data-jp-theme-light="true" class="vscode-dark"', "light"],
-    ["", 'class="vscode-dark"', "dark"],
-    ["", 'class="vscode-high-contrast"', "dark"],
-    ["", 'class="vscode-high-contrast vscode-high-contrast-light"', "light"],
-    ['theme="dark"', "", "dark"],
-    ['theme="light" data-theme="dark"', "", "light"],
-    ['data-theme="dark"', "", "dark"],
-    ["", 'data-theme="light"', "light"],
-    ["", "", "light"],
-  ])("of <html %s><body %s> is %s", (html, body, theme) => expect(surroundings(html, body)).toBe(theme));
-});
