@@ -60,6 +60,7 @@ ENGINES_PAGE = "guides/test_engines_page.py"
 WORLD = "simulation/test_world.py"
 JOB_SCRIPT = "clusters/test_job_script.py"
 RUN = "scheduling/test_run.py"
+GRACE = "scheduling/test_grace.py"
 SCHEDULER = "scheduling/test_scheduler.py"
 TASK = "scheduling/test_task.py"
 BATCH = "scheduling/test_batch.py"
@@ -413,6 +414,15 @@ _SCHEDULER = (
         "Ends running calls, and what they have started, at once.",
         *_in(RUN, "a_run_started_without_waiting_ends_so", "stop_now_ends_what_runs"),
         *_in(PROCESS, "closing_can_end_running_calls_with_what_they_started"),
+    ),
+    _shown(
+        "`wait=5`",
+        "Running calls get five seconds to finish and are ended then, however blocked the loop "
+        "is; stopping again can only shorten that.",
+        *_in(GRACE, "calls_that_end_within_it_are_left_alone", "calls_that_do_not_are_ended"),
+        *_in(GRACE, "a_loop_that_is_blocked_does_not_stretch_it"),
+        *_in(GRACE, "asking_again_can_only_make_it_quicker"),
+        *_in(GRACE, "real_processes_are_ended_when_it_is_over"),
     ),
     _shown(
         "`end_on_empty=False`",

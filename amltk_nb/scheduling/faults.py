@@ -102,7 +102,7 @@ class Faults:
         *,
         raised: bool = True,
         message: str | None = None,
-        wait: bool | None = None,
+        seconds: float | None = None,
     ) -> None:
         """End the run with an error; one that comes while it ends still counts.
 
@@ -110,12 +110,12 @@ class Faults:
             error: what happened.
             raised: whether `await run` raises it.
             message: the same in words; None: the error's.
-            wait: see `Run.ask_end`.
+            seconds: see `Run.ask_end`.
         """
         if raised:
             self.raised = self.raised or error
         message = message or error_line(error)
-        self._run.ask_end(ExitCode.EXCEPTION, message, exception=error, wait=wait)
+        self._run.ask_end(ExitCode.EXCEPTION, message, exception=error, seconds=seconds)
 
     def _spawn(
         self, coroutine: Coroutine[Any, Any, Any], handler: Handler, event: Event[...]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from amltk_nb.scheduling.grace import grace_s
 from amltk_nb.scheduling.policy import OnException, Policy
 
 __all__ = ["RunOptions", "check_names"]
@@ -52,7 +53,7 @@ class RunOptions:
 
     timeout: float | None  # seconds
     end_on_empty: bool
-    wait: bool
+    grace_s: float  # how long running calls may go on when it ends; inf: for ever
     on_exception: Policy
     on_cancelled: Literal["raise", "end", "continue"]
     display: Any
@@ -67,7 +68,7 @@ class RunOptions:
         *,
         timeout: float | None,
         end_on_empty: bool,
-        wait: bool,
+        wait: bool | float,
         on_exception: OnException,
         on_cancelled: str,
         display: Any,
@@ -80,7 +81,7 @@ class RunOptions:
 
         Raises:
             ValueError: a value that means nothing; the message lists those that do.
-            TypeError: a timeout that is no number, or an exception key that is no type.
+            TypeError: a timeout or wait that is no number, or an exception key that is no type.
         """
         if timeout is not None:
             if isinstance(timeout, bool) or not isinstance(timeout, int | float):
@@ -94,7 +95,7 @@ class RunOptions:
         return cls(
             timeout=timeout,
             end_on_empty=end_on_empty,
-            wait=wait,
+            grace_s=grace_s(wait),
             on_exception=Policy(on_exception),
             on_cancelled=_one_of("on_cancelled", on_cancelled, "raise", "end", "continue"),
             display=display,

@@ -173,7 +173,7 @@ def _run_record(scheduler: SchedulerCore) -> RunRecord:
     run = scheduler.last_run
     if run is None:
         return RunRecord(state=scheduler.state)
-    state = run.exit_state
+    state, stopping = run.exit_state, scheduler.state is RunState.STOPPING
     return RunRecord(
         state=scheduler.state,
         n=scheduler.n_runs,
@@ -182,7 +182,8 @@ def _run_record(scheduler: SchedulerCore) -> RunRecord:
         elapsed_s=(run.ended_at or scheduler.clock()) - run.started_at,
         code=str(state.code) if state else None,
         reason=run.reason,
-        stopping_since=run.stopping_since if scheduler.state is RunState.STOPPING else None,
+        stopping_since=run.stopping_since if stopping else None,
+        grace_ends_at=run.grace_ends_at if stopping else None,
     )
 
 

@@ -21,6 +21,7 @@ from amltk_nb import host
 from amltk_nb.scheduling.call import Outcome
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
 from amltk_nb.scheduling.faults import Faults
+from amltk_nb.scheduling.grace import Grace, grace_s
 from amltk_nb.scheduling.history import error_line
 from amltk_nb.scheduling.interrupts import gently, wholly
 from amltk_nb.scheduling.options import RunOptions
@@ -45,18 +46,20 @@ class _Ending:
 
     code: ExitCode
     message: str
-    wait: bool
+    grace: Grace  # of running calls
     exception: BaseException | None = None
     taken_back: list[Outcome] = field(default_factory=list)  # cancelled by it, not announced yet
     ended_calls: bool = False  # whether it cancelled any: those never cause on_empty
 
-    def add(
-        self, code: ExitCode, message: str, exception: BaseException | None, wait: bool | None
-    ) -> None:
-        """Take in a later reason: an error where there was none, and more haste."""
+    @property
+    def wait(self) -> bool:
+        """Whether running calls may still go on."""
+        return not self.grace.is_over
+
+    def add(self, code: ExitCode, message: str, exception: BaseException | None) -> None:
+        """Take in a later reason: an error where there was none."""
         if code is ExitCode.EXCEPTION and self.exception is None:
             self.code, self.message, self.exception = code, message, exception
-        self.wait = self.wait and wait is not False
 
 
 class Run:
@@ -72,6 +75,7 @@ class Run:
         self.exit_state: ExitState | None = None
         self.started_at = scheduler.clock()
         self.stopping_since: float | None = None
+        self.grace_ends_at: float | None = None  # when running calls are ended; None: never
         self.ended_at: float | None = None
         self.traffic = Traffic(
             self, pause_s=host.current().drain_pause_s if options.background else 0.0
@@ -127,16 +131,17 @@ class Run:
         *_: Any,
         stop_msg: str | None = None,
         exception: BaseException | None = None,
-        wait: bool | None = None,
+        wait: bool | float | None = None,
     ) -> None:
         """End it; see `Scheduler.stop`."""
+        seconds = None if wait is None else grace_s(wait)
         mode = "continue" if exception is None else self.options.on_exception.decide(exception)
         if exception is None or mode == "continue":
             message = stop_msg or "stop() was called"
-            self.ask_end(ExitCode.STOPPED, message, exception=exception, wait=wait)
+            self.ask_end(ExitCode.STOPPED, message, exception=exception, seconds=seconds)
         else:
             raised = mode == "raise"
-            self.faults.end_with(exception, raised=raised, message=stop_msg, wait=wait)
+            self.faults.end_with(exception, raised=raised, message=stop_msg, seconds=seconds)
 
     def finish_when_empty(self) -> None:
         """Have it end when nothing is left to do, whatever it was started with."""
@@ -205,7 +210,7 @@ class Run:
         message: str,
         *,
         exception: BaseException | None = None,
-        wait: bool | None = None,
+        seconds: float | None = None,
     ) -> None:
         """Have it end, from any thread; asking again can only make it quicker.
 
@@ -213,25 +218,27 @@ class Run:
             code: why; the first one asked for stays.
             message: the same in words.
             exception: what is behind it.
-            wait: whether running calls may finish; None: as the run was started with.
+            seconds: for how long running calls may go on; None: as the run was started with.
         """
         with wholly:
-            self._ask_end(code, message, exception=exception, wait=wait)
+            self._ask_end(code, message, exception, seconds)
 
     def _ask_end(
-        self, code: ExitCode, message: str, *, exception: BaseException | None, wait: bool | None
-    ) -> None:
+        self, code: ExitCode, message: str, exception: BaseException | None, seconds: float | None
+    ) -> bool:
+        """Do so; returns whether running calls have less time now."""
         with self.traffic.dispatch.lock:
             if self._ending is None:
-                wait = self.options.wait if wait is None else wait
-                self._ending = _Ending(code, message, wait, exception)
+                seconds = self.options.grace_s if seconds is None else seconds
+                grace = Grace(self.loop, self._grace_over)
+                self._ending = _Ending(code, message, grace, exception)
                 self.ending = True
                 self.stopping_since = self.scheduler.clock()
                 self.scheduler.move(RunState.STOPPING)
                 self._ending.taken_back = self.traffic.take_back_all()
                 self._ending.ended_calls = bool(self._ending.taken_back)
             else:
-                self._ending.add(code, message, exception, wait)
+                self._ending.add(code, message, exception)
             ending = self._ending
         if not ending.wait and self.traffic.end_running():
             ending.ended_calls = True
@@ -239,10 +246,20 @@ class Run:
         self.traffic.inbox.wake()
 
     def _time_over(self) -> None:
+            if is_shorter := seconds is not None and ending.grace.shorten(seconds):
+                self.grace_ends_at = self.scheduler.clock() + seconds
         self.ask_end(ExitCode.TIMEOUT, f"its time of {self.options.timeout} s was over")
 
     async def _live(self) -> None:
         try:
+        return is_shorter
+
+    def _grace_over(self) -> None:
+        """End what still runs, on a thread of its own, unless that is done or not needed."""
+        with wholly:
+            if self._ask_end(ExitCode.STOPPED, "running calls had no more time", None, 0.0):
+                text = "the time that running calls had to finish is over: they are ended"
+                self.scheduler.log("scheduler", "info", text)
             await self._may_end
             await self._finish()
         except asyncio.CancelledError:
@@ -266,6 +283,7 @@ class Run:
         self.traffic.unwatch()
         await in_thread(lambda: self._close_backend(end_running=not ending.wait))
         # The backend has said all it will say. Should a fault have cost an outcome, its call ends
+        await ending.grace.close()
         # as cancelled rather than the run never.
         await self._nothing_in_flight(lambda: self.traffic.inbox.is_empty)
         self.traffic.settle_all()
@@ -341,7 +359,7 @@ class Run:
             self._close()
             return
         self.traffic.abandon()
-        self.ask_end(code, message, wait=False)
+        self.ask_end(code, message, seconds=0.0)
         if not self._finishing:
             assert self._ending is not None
             self._announce_end(self._ending)

@@ -10,6 +10,7 @@ from amltk_nb import host
 from amltk_nb.errors import NoRunningLoopError, RunningLoopError, SchedulerRunningError
 from amltk_nb.scheduling.executors.base import open_backend
 from amltk_nb.scheduling.exit_state import ExitCode, ExitState
+from amltk_nb.scheduling.grace import grace_s
 from amltk_nb.scheduling.on_clusters import OnClusters
 from amltk_nb.scheduling.on_engines import OnEngines
 from amltk_nb.scheduling.options import RunOptions, check_names
@@ -189,7 +190,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         self,
         timeout: float | None = None,
         end_on_empty: bool = True,
-        wait: bool = True,
+        wait: bool | float = True,
         on_exception: OnException = "raise",
         on_cancelled: Mode = "raise",
         display: Any = "auto",
@@ -203,7 +204,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         self,
         timeout: float | None = None,
         end_on_empty: bool = True,
-        wait: bool = True,
+        wait: bool | float = True,
         on_exception: OnException = "raise",
         on_cancelled: Mode = "raise",
         display: Any = "auto",
@@ -216,7 +217,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         self,
         timeout: float | None = None,
         end_on_empty: bool = True,
-        wait: bool = True,
+        wait: bool | float = True,
         on_exception: OnException = "raise",
         on_cancelled: Mode = "raise",
         display: Any = "auto",
@@ -230,7 +231,8 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         Args:
             timeout: seconds after which it ends.
             end_on_empty: whether it ends when nothing is left to do.
-            wait: whether running calls may finish when it ends.
+            wait: whether running calls may finish when it ends, or for how many seconds they may
+                go on before they are ended.
             on_exception: what to do when a call or a callback raises: "raise", "end",
                 "continue", or a mapping from exception types to these.
             on_cancelled: the same for a call that was cancelled by nobody here.
@@ -267,7 +269,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         self,
         timeout: float | None = None,
         end_on_empty: bool = True,
-        wait: bool = True,
+        wait: bool | float = True,
         on_exception: OnException = "raise",
         on_cancelled: Mode = "raise",
         display: Any = "auto",
@@ -287,7 +289,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         self,
         timeout: float | None = None,
         end_on_empty: bool = False,
-        wait: bool = True,
+        wait: bool | float = True,
         on_exception: OnException = "continue",
         on_cancelled: Mode = "continue",
         display: Any = "auto",
@@ -299,7 +301,8 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         Args:
             timeout: seconds after which it ends.
             end_on_empty: whether it ends when nothing is left to do.
-            wait: whether running calls may finish when it ends.
+            wait: whether running calls may finish when it ends, or for how many seconds they may
+                go on before they are ended.
             on_exception: see `run`.
             on_cancelled: see `run`.
             display: whether to show a dashboard under the cell.
@@ -362,7 +365,7 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         *_: Any,
         stop_msg: str | None = None,
         exception: BaseException | None = None,
-        wait: bool | None = None,
+        wait: bool | float | None = None,
         **__: Any,
     ) -> None:
         """End the run: no new calls, queued ones are cancelled, running ones may finish.
@@ -372,8 +375,16 @@ class Scheduler(OnClusters, OnEngines, Submitting):
         Args:
             stop_msg: why; given to `on_stop`.
             exception: an error that is the reason; the run treats it by its `on_exception`.
-            wait: False ends running calls too; None: as the run was started with.
+            wait: False ends running calls at once; a number ends them after so many seconds; True
+                lets them finish; None: as the run was started with. Stopping again can only make
+                it quicker.
+
+        Raises:
+            TypeError: a `wait` that is neither a bool nor a number.
+            ValueError: a negative `wait`, or nan.
         """
+        if wait is not None:
+            grace_s(wait)  # a wrong one is told of whether or not there is a run to stop
         if self.last_run is not None and not self.last_run.done():
             self.last_run.stop(stop_msg=stop_msg, exception=exception, wait=wait)
 

@@ -184,6 +184,7 @@ class Snapshot:
     run: RunRecord
     backend: BackendRecord
     counts: Mapping[CallState, int]  # over all runs, all five states
+    grace_ends_at: float | None = None  # while stopping: when running calls are ended; None: never
     events: tuple[EventRecord, ...]  # the scheduler's own
     tasks: tuple[TaskRecord, ...] = ()
     calls: tuple[

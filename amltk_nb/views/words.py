@@ -49,6 +49,7 @@ __all__ = [
     "seconds_of",
     "stable_log",
     "steady",
+    "stopping_note",
     "time_text",
     "title_of",
     "totals",
@@ -229,11 +230,27 @@ def run_notes(snapshot: Snapshot, *, stable: bool) -> list[str]:
     run = snapshot.run
     notes = [journal_note(snapshot)] if snapshot.journal is not None else []
     notes += [f"run {number(run.n)}"] if run.n > 1 else []
-    if not stable and run.state is RunState.STOPPING and run.stopping_since is not None:
-        notes.append(f"stopping for {duration(snapshot.now - run.stopping_since)}")
+    if not stable and run.state is RunState.STOPPING:
+        notes.append(stopping_note(snapshot))
     if not stable and run.n:
         notes.append(duration(run.elapsed_s))
-    return notes
+    return [note for note in notes if note]
+
+
+def stopping_note(snapshot: Snapshot) -> str:
+    """Say what becomes of the running calls of a run that is stopping, and when."""
+    run, n_running = snapshot.run, snapshot.counts.get(CallState.RUNNING, 0)
+    if n_running and run.grace_ends_at is not None:
+        left_s = run.grace_ends_at - snapshot.now
+        can_end = snapshot.backend.cannot_end is None
+        calls = plural(n_running, "running call")
+        if left_s <= 0:
+            return f"stopping: {'ending' if can_end else 'leaving'} {calls}"
+        verb = "ends" if can_end else "leaves"  # behind, unseen: threads cannot be ended
+        return f"stopping: {verb} {calls} in {duration(left_s)}"
+    if run.stopping_since is None:
+        return ""
+    return f"stopping for {duration(snapshot.now - run.stopping_since)}"
 
 
 def journal_note(snapshot: Snapshot) -> str:

@@ -201,6 +201,7 @@ def stopping() -> Snapshot:
             elapsed_s=30.0,
             reason="good enough",
             stopping_since=T0 + 25.5,
+            grace_ends_at=T0 + 33.5,
         ),
         backend=processes(),
         counts=counts(running=1, done=1, cancelled=1),

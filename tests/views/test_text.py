@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -133,6 +134,32 @@ def test_line_stays_one_short_line_whatever_the_names() -> None:
     assert len(said) == len(f"<Scheduler '': finished (stopped), (1), {counted}>") + (
         40 + 60 + 60 + 3 * len("… (cut, 259 characters)")
     )
+
+
+@pytest.mark.parametrize(
+    ("run", "n_running", "cannot_end", "expected"),
+    [
+        ({"grace_ends_at": T0 + 4}, 3, None, "stopping: ends 3 running calls in 4.00 s"),
+        ({"grace_ends_at": T0 + 4}, 1, "threads", "stopping: leaves 1 running call in 4.00 s"),
+        ({"grace_ends_at": T0}, 3, None, "stopping: ending 3 running calls"),
+        ({"grace_ends_at": T0 - 1}, 3, "threads", "stopping: leaving 3 running calls"),
+        ({"grace_ends_at": T0 + 4}, 0, None, "stopping for 2.00 s"),
+        ({}, 3, None, "stopping for 2.00 s"),
+    ],
+)
+def test_what_becomes_of_running_calls(
+    run: Any, n_running: int, cannot_end: str | None, expected: str
+) -> None:
+    old = ALL["stopping"]
+    fields: dict[str, Any] = {"stopping_since": T0 - 2, "grace_ends_at": None, **run}
+    snapshot = replace(
+        old,
+        run=replace(old.run, **fields),
+        backend=replace(old.backend, cannot_end=cannot_end),
+        counts={**old.counts, CallState.RUNNING: n_running},
+        now=T0,
+    )
+    assert words.stopping_note(snapshot) == expected
 
 
 @pytest.mark.parametrize("stable", [False, True])
