@@ -240,18 +240,12 @@ class Run:
             else:
                 self._ending.add(code, message, exception)
             ending = self._ending
+            if is_shorter := seconds is not None and ending.grace.shorten(seconds):
+                self.grace_ends_at = self.scheduler.clock() + seconds
         if not ending.wait and self.traffic.end_running():
             ending.ended_calls = True
         self.scheduler.touch()
         self.traffic.inbox.wake()
-
-    def _time_over(self) -> None:
-            if is_shorter := seconds is not None and ending.grace.shorten(seconds):
-                self.grace_ends_at = self.scheduler.clock() + seconds
-        self.ask_end(ExitCode.TIMEOUT, f"its time of {self.options.timeout} s was over")
-
-    async def _live(self) -> None:
-        try:
         return is_shorter
 
     def _grace_over(self) -> None:
@@ -260,6 +254,12 @@ class Run:
             if self._ask_end(ExitCode.STOPPED, "running calls had no more time", None, 0.0):
                 text = "the time that running calls had to finish is over: they are ended"
                 self.scheduler.log("scheduler", "info", text)
+
+    def _time_over(self) -> None:
+        self.ask_end(ExitCode.TIMEOUT, f"its time of {self.options.timeout} s was over")
+
+    async def _live(self) -> None:
+        try:
             await self._may_end
             await self._finish()
         except asyncio.CancelledError:
@@ -277,13 +277,13 @@ class Run:
         self.traffic.report(ending.taken_back)
         if ending.wait:
             await self._nothing_in_flight(lambda: not ending.wait)
+        await ending.grace.close()
         if not ending.wait:
             # A coroutine cancelled before its first step makes a warning; that step comes first.
             self._give_up(cancel=lambda coroutine: self.loop.call_soon(coroutine.cancel))
         self.traffic.unwatch()
         await in_thread(lambda: self._close_backend(end_running=not ending.wait))
         # The backend has said all it will say. Should a fault have cost an outcome, its call ends
-        await ending.grace.close()
         # as cancelled rather than the run never.
         await self._nothing_in_flight(lambda: self.traffic.inbox.is_empty)
         self.traffic.settle_all()
