@@ -3,8 +3,12 @@
 
 import type { Value } from "./wire";
 
+// Made once: what toLocaleString makes anew each time takes longer than all else on a busy page.
+const NUMBERS = new Intl.NumberFormat("en-US");
+const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+
 export function number(n: number): string {
-  return n.toLocaleString("en-US");
+  return NUMBERS.format(n);
 }
 
 /** Write "1 call", "2 calls". */
@@ -36,12 +40,11 @@ function long(s: number): string {
   return `${Math.floor(hours / 24)} d ${two(hours % 24)} h`;
 }
 
-/** Write a rate: 0.42, 3.1, 250, 12,345 calls/s. */
-export function rate(perSecond: number): string {
+/** Write a rate: 0.42/s, 3.1/s, 250/s, 12,345/s; or with what is counted, 3.1 calls/s. */
+export function rate(perSecond: number, noun = ""): string {
   const digits = perSecond >= 10 ? 0 : perSecond >= 1 ? 1 : 2;
-  return `${Number(perSecond.toFixed(digits)).toLocaleString("en-US", {
-    minimumFractionDigits: digits,
-  })} calls/s`;
+  const written = Number(perSecond.toFixed(digits)).toLocaleString("en-US", { minimumFractionDigits: digits });
+  return `${written}${noun && " "}${noun}/s`;
 }
 
 /** Write what is left as a range: "about 2–3 min left", "up to 7 s left". */
@@ -56,7 +59,7 @@ export function range(lowS: number, highS: number): string {
 
 /** Write a moment in the reader's time zone. */
 export function clockTime(at: number): string {
-  return new Date(at * 1000).toLocaleTimeString("en-GB");
+  return CLOCK.format(at * 1000);
 }
 
 export function value(v: Value): string {

@@ -17,12 +17,14 @@ export interface Lane {
 }
 
 export const N_LANES = 24;
+const N_GRAINS = 8; // the most that are drawn together
 
 /**
  * The lanes of all workers that ran something between two moments.
  *
- * What is shorter than `grain_s` is drawn together with the next of the same state, so that a
- * million short calls are some hundred bars.
+ * What is shorter than a grain is drawn together with its neighbours of the same state, so that a
+ * million short calls are some hundred bars. Who is drawn together depends on the clock and not on
+ * `from`, or each bar of a moving window would be made anew.
  */
 export function lanes(page: Page, from: number, to: number, grainS: number): Lane[] {
   const byWorker = new Map<string, CallRecord[]>();
@@ -74,12 +76,15 @@ function span(call: CallRecord, now: number): [number, number] {
 
 function bars(calls: CallRecord[], from: number, to: number, grainS: number): Bar[] {
   const drawn: { state: CallState; from: number; to: number; calls: number[] }[] = [];
+  // A power of two, so that a window that grows keeps its bars for a while.
+  const grain = 2 ** Math.ceil(Math.log2(grainS));
+  const stretch = (at: number) => Math.floor(at / (N_GRAINS * grain));
   const began = (call: CallRecord) => call.started_at as number;
   for (const call of calls.sort((a, b) => began(a) - began(b) || a.id - b.id)) {
     const [start, end] = span(call, to);
     const last = drawn.at(-1);
-    const isShort = end - start < grainS && last !== undefined && last.to - last.from < 8 * grainS;
-    if (last && isShort && last.state === call.state && start - last.to < grainS) {
+    const isNear = end - start < grain && last !== undefined && start - last.to < grain;
+    if (last && isNear && last.state === call.state && stretch(last.from) === stretch(start)) {
       last.to = Math.max(last.to, Math.min(end, to));
       last.calls.push(call.id);
     } else {

@@ -1,9 +1,9 @@
 // What each worker ran when: a lane per worker, a bar per call, colour and pattern by outcome.
 
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { shortName } from "./engine";
 import { duration, number, oneLine, plural, ticking } from "./format";
-import { useConnection, useSeconds } from "./hooks";
+import { memo, useConnection, useSeconds } from "./hooks";
 import { firstBegan, lanes, lastEnded, N_LANES, type Bar, type Lane } from "./lanes";
 import { findCall, type Page } from "./page";
 import { Empty, Section, State } from "./parts";
@@ -14,6 +14,7 @@ const BAR_PX = 12;
 const AXIS_PX = 18;
 const GRAIN_PX = 2; // what is narrower is drawn together with its neighbours
 const WIDTH_PX = 640; // until the page says how wide it is
+const N_AT_ONCE = 200; // of more calls than these the bars move once a second, not with each patch
 const SPANS: readonly [label: string, seconds: number][] = [
   ["Last minute", 60],
   ["Last 10 minutes", 600],
@@ -22,11 +23,10 @@ const SPANS: readonly [label: string, seconds: number][] = [
 
 export function Timeline({ alone }: { alone: boolean }) {
   const line = useConnection();
-  const { page } = line;
   useSeconds(line.live());
   const [asked, ask] = useState<number>();
-  const now = line.live() ? line.now() : (lastEnded(page) ?? line.now());
-  const first = firstBegan(page);
+  const { page, first, now } = useMoment();
+  const seek = useMemo(() => (alone ? undefined : (id: number) => line.seek(id)), [line, alone]);
   if (first === undefined && !alone) return null;
   const whole = Math.max(1, now - (first ?? now));
   const spanS = asked ?? (whole > 120 ? 60 : Infinity);
@@ -35,10 +35,19 @@ export function Timeline({ alone }: { alone: boolean }) {
       {first === undefined ? (
         <Empty>Nothing has run yet: each call becomes a bar in its worker's lane.</Empty>
       ) : (
-        <Chart page={page} from={Math.max(first, now - spanS)} to={now} seek={alone ? undefined : (id) => line.seek(id)} />
+        <Chart page={page} from={Math.max(first, now - spanS)} to={now} seek={seek} />
       )}
     </Section>
   );
+}
+
+/** What is drawn, and when the first call began: of a flood the picture of this second. */
+function useMoment(): { page: Page; now: number; first: number | undefined } {
+  const line = useConnection();
+  const { page } = line;
+  const isFlood = line.live() && page.model.calls.size + page.archive.size > N_AT_ONCE;
+  const moment = () => ({ page, now: line.live() ? line.now() : (lastEnded(page) ?? line.now()), first: firstBegan(page) });
+  return useMemo(moment, isFlood ? [Math.floor(line.now())] : [page, line.now(), line.live()]);
 }
 
 function Spans({ whole, chosen, choose }: { whole: number; chosen: number; choose: (spanS: number) => void }) {
@@ -60,7 +69,7 @@ interface ChartProps {
   seek?: ((call: number) => void) | undefined;
 }
 
-function Chart({ page, from, to, seek }: ChartProps) {
+const Chart = memo(({ page, from, to, seek }: ChartProps) => {
   const id = useId();
   const box = useRef<HTMLDivElement>(null);
   const width = useWidth(box);
@@ -70,6 +79,7 @@ function Chart({ page, from, to, seek }: ChartProps) {
   const shown = all.slice(0, N_LANES);
   const looked = find(shown, at);
   const current = at !== undefined && looked ? at : firstKey(shown);
+  useFocusWithin(box);
   return (
     <>
       <div class="amltk-lanes" role="group" aria-label="Bars, one per call; arrow keys go from bar to bar" onKeyDown={(event) => move(event, shown)}>
@@ -108,7 +118,7 @@ function Chart({ page, from, to, seek }: ChartProps) {
       <Look page={page} lanes={shown} at={looked ? at : undefined} nMore={all.length - shown.length} />
     </>
   );
-}
+});
 
 const States: readonly CallState[] = ["done", "failed", "running", "cancelled"];
 
@@ -268,6 +278,15 @@ function neighbour(shown: Lane[], lane: Lane, bar: Bar, key: string): [Lane, Bar
   const middle = (b: Bar) => Math.abs((b.from + b.to) / 2 - (bar.from + bar.to) / 2);
   const nearest = other.bars.reduce((a, b) => (middle(b) < middle(a) ? b : a));
   return [other, nearest];
+}
+
+/** Keep the focus among the bars when the one that has it leaves or is drawn with others. */
+function useFocusWithin(ref: { readonly current: HTMLElement | null }): void {
+  const holds = () => ref.current?.contains(document.activeElement) === true;
+  const held = holds();
+  useLayoutEffect(() => {
+    if (held && !holds()) ref.current?.querySelector<SVGElement>('[tabindex="0"]')?.focus();
+  });
 }
 
 /** How wide an element is, as the page changes. */

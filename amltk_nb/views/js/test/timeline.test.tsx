@@ -55,6 +55,17 @@ describe("the lanes", () => {
   });
 });
 
+test("who is drawn together stays so while the window moves and grows", () => {
+  const calls = Array.from({ length: 2_000 }, (_, i) => ran(i + 1, "w", AT + i / 50, AT + i / 50 + 0.019));
+  const firsts = (from: number, to: number, grainS: number) =>
+    new Set(lanes(page(calls), from, to, grainS)[0]?.bars.map((bar) => bar.calls[0]));
+  const before = firsts(AT + 5, AT + 20, 0.1);
+  const moved = [...firsts(AT + 6.3, AT + 21.3, 0.1)];
+  expect(moved.filter((id) => !before.has(id)).length).toBeLessThanOrEqual(3); // the first, and new ones
+  const grown = [...firsts(AT + 5, AT + 21, 0.107)];
+  expect(grown.filter((id) => !before.has(id)).length).toBeLessThanOrEqual(2);
+});
+
 describe("the timeline", () => {
   const bars = (kernel: Kernel) => [...kernel.el.querySelectorAll("[data-bar]")];
   const calls = [
@@ -109,6 +120,28 @@ describe("the timeline", () => {
       await kernel.patch({ calls: { upsert: byId([ran(10 + n, "worker-2", AT - 3 + n / 100, AT - 3 + n / 100 + 0.1)]) } });
     }
     expect(document.activeElement?.getAttribute("data-bar")).toBe("worker-1/4");
+  });
+
+  test("keeps the focus among the bars when the one that has it leaves", async () => {
+    const old = [ran(1, "w", AT - 61, AT - 59.5), ran(2, "w", AT - 30, AT - 10), ran(3, "w", AT - 700, AT - 690)];
+    const kernel = await new Kernel(["timeline"]).open(model({ calls: byId(old) }));
+    expect(bars(kernel).map((bar) => bar.getAttribute("data-bar"))).toEqual(["w/1", "w/2"]);
+    await act(() => (bars(kernel)[0] as SVGElement).focus());
+    await act(() => void vi.advanceTimersByTime(2_000));
+    expect(bars(kernel).map((bar) => bar.getAttribute("data-bar"))).toEqual(["w/2"]);
+    expect(document.activeElement?.getAttribute("data-bar")).toBe("w/2");
+  });
+
+  test("of a flood is drawn anew once a second", async () => {
+    const many = Array.from({ length: 300 }, (_, i) => ran(i + 1, "w", AT - 60 + i / 10, AT - 60 + i / 10 + 0.09));
+    const kernel = await new Kernel(["timeline"]).open(model({ calls: byId(many) }));
+    const drawn = bars(kernel).length;
+    await kernel.patch({ calls: { upsert: byId([ran(301, "v", AT - 3, AT - 2)]) } });
+    expect(bars(kernel).length).toBe(drawn);
+    await act(() => void vi.advanceTimersByTime(1_000));
+    expect(bars(kernel).map((bar) => bar.getAttribute("data-bar"))).toContain("v/301");
+    await kernel.full(model({ run: { run: { name: "demo", state: "finished", n: 1, started_at: AT - 60 } }, calls: byId([ran(1, "u", AT - 9, AT - 8)]) }), "final");
+    expect(bars(kernel).map((bar) => bar.getAttribute("data-bar"))).toContain("u/1");
   });
 
   test("teaches when it is empty, and offers a shorter time when there is more", async () => {
