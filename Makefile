@@ -117,7 +117,7 @@ SAME_EVERYWHERE := $(addprefix --ignore=tests/,test_capabilities.py test_house.p
 test-pythons: $(VENV)/.dev
 	$(call stage,mkdir -p test-results && for name in $(PYTHONS); do $(PY) -m tests.environments --if-found $$name; done && \
 	    printf '%s\n' $(PYTHONS) | xargs -P 2 -I{} sh -c 'test -x .venvs/{}/bin/python || exit 0; \
-	        $(call limit,900) .venvs/{}/bin/python -m pytest tests $(OTHER_STAGES) --ignore=tests/views $(SAME_EVERYWHERE) $(ARGS) \
+	        $(call limit,900) .venvs/{}/bin/python -m pytest tests $(OTHER_STAGES) $(SAME_EVERYWHERE) $(ARGS) \
 	        > test-results/{}.txt 2>&1; status=$$?; cat test-results/{}.txt; exit $$status')
 
 test-browser: $(VENV)/.dev chromium
