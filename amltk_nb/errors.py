@@ -8,6 +8,7 @@ standard error that callers already catch::
     ├── IllegalMoveError          (RuntimeError)        a state move that the table does not allow
     ├── SchedulerNotRunningError  (RuntimeError)        work for a scheduler that takes none now
     ├── SchedulerRunningError     (RuntimeError)        started twice
+    ├── SchedulerGoneError        (ReferenceError)      a view whose scheduler was dropped
     ├── NoRunningLoopError        (RuntimeError)        start() outside of an event loop
     ├── RunningLoopError          (RuntimeError)        run() inside of one
     ├── ExecutorClosedError       (RuntimeError)        the user's executor was shut down
@@ -17,6 +18,7 @@ standard error that callers already catch::
     │   └── JournalInUseError     (BlockingIOError)     another scheduler has it open
     ├── CallNotFoundError         (KeyError)            no such call, or it left the history
     ├── CommandError              (ValueError)          a message from the page that makes no sense
+    │   └── FormError                                   entries of a form that make no call
     ├── MissingExtraError         (ImportError)         an optional library is not installed
     ├── NotPicklableError         (TypeError, PicklingError)  something cannot travel to a worker
     ├── PluginError               (RuntimeError)        a plugin that does not fit, or fails
@@ -34,6 +36,7 @@ standard error that callers already catch::
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "CommandError",
     "EventNotKnownError",
     "ExecutorClosedError",
+    "FormError",
     "IllegalMoveError",
     "JournalError",
     "JournalInUseError",
@@ -59,6 +63,7 @@ __all__ = [
     "NotPicklableError",
     "PluginError",
     "RunningLoopError",
+    "SchedulerGoneError",
     "SchedulerNotRunningError",
     "SchedulerRunningError",
     "WorkerDiedError",
@@ -84,6 +89,10 @@ class SchedulerNotRunningError(AmltkError, RuntimeError):
 
 class SchedulerRunningError(AmltkError, RuntimeError):
     """A second start of a scheduler that is running."""
+
+
+class SchedulerGoneError(AmltkError, ReferenceError):
+    """A page asks something of a scheduler that nobody refers to any more."""
 
 
 class NoRunningLoopError(AmltkError, RuntimeError):
@@ -123,6 +132,24 @@ class CallNotFoundError(AmltkError, KeyError):
 
 class CommandError(AmltkError, ValueError):
     """A message from the page that names no known command or carries wrong arguments."""
+
+
+class FormError(CommandError):
+    """What was entered in a form makes no call; nothing was submitted."""
+
+    def __init__(
+        self, message: str, *, fields: Mapping[str, str] | None = None, is_stale: bool = False
+    ) -> None:
+        """Say what is wrong.
+
+        Args:
+            message: all of it, for who sees no fields.
+            fields: by the name of a field what is wrong with it, in a sentence.
+            is_stale: what the form shows is not what there is now, so it has to be made anew.
+        """
+        super().__init__(message)
+        self.fields = dict(fields or {})
+        self.is_stale = is_stale
 
 
 class MissingExtraError(AmltkError, ImportError):

@@ -13,12 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from amltk_nb.errors import AmltkError, CommandError
+from amltk_nb.errors import AmltkError, CommandError, FormError
 from amltk_nb.scheduling.states import CallState
 from amltk_nb.views.detail import detail_of, said_of
+from amltk_nb.views.forms import MAX_FIELDS, Entries, TaskForm, form_of_call, resubmit_with
+from amltk_nb.views.literals import MAX_CHARS
 from amltk_nb.views.model import SCHEMA, call_record, safe_text
 
 if TYPE_CHECKING:
+    from amltk_nb.scheduling.call import Future
     from amltk_nb.scheduling.scheduler import Scheduler
 
 __all__ = [
@@ -41,24 +44,33 @@ Check = Callable[[str, object], Any]
 class Command:
     """One thing the page may ask for."""
 
-    handler: Callable[[Scheduler, Args], Any]  # its return value is the reply's value
+    # Given the scheduler, or the form if it is a form's; what it returns is the reply's value.
+    handler: Callable[[Any, Args], Any]
     checks: Mapping[str, Check] = field(default_factory=dict)  # by argument; all others refused
     any_thread: bool = False  # its method promises to act at once on whatever thread
+    of_form: bool = False
     takes_more: bool = False  # what it does not know is ignored, so that newer pages are answered
 
 
-def dispatch_command(scheduler: Scheduler, message: object) -> dict[str, Any]:
+def dispatch_command(
+    scheduler: Scheduler, message: object, form: TaskForm | None = None
+) -> dict[str, Any]:
     """Do what a message asks for and return the reply; bad input never raises.
 
     Args:
         scheduler: only its public methods are called.
         message: whatever came from the page.
+        form: the one that the page shows, if it does.
     """
     number = message.get("id") if isinstance(message, dict) else None
     if not isinstance(number, int) or isinstance(number, bool):
         number = None
     try:
-        value = _run(scheduler, message)
+        value = _run(scheduler, message, form)
+    except FormError as error:
+        told = {name: safe_text(text, 1_000) for name, text in error.fields.items()}
+        wrong = {"fields": told, "stale": error.is_stale}
+        return _reply(number, error=safe_text(error, 1_000), value=wrong)
     except AmltkError as error:
         return _reply(number, error=safe_text(error, 1_000))
     except Exception as error:  # the page must hear of it; the kernel's handler would swallow it
@@ -89,9 +101,13 @@ def command_of(message: object) -> tuple[Command, dict[str, Any]]:
     return command, {key: check(key, args.get(key)) for key, check in command.checks.items()}
 
 
-def _run(scheduler: Scheduler, message: object) -> Any:
+def _run(scheduler: Scheduler, message: object, form: TaskForm | None) -> Any:
     command, args = command_of(message)
-    return command.handler(scheduler, args)
+    if not command.of_form:
+        return command.handler(scheduler, args)
+    if form is None:
+        raise CommandError("This view has no form: task.form() makes one.")
+    return command.handler(form, args)
 
 
 def _reply(number: int | None, *, value: Any = None, error: str | None = None) -> dict[str, Any]:
@@ -117,6 +133,24 @@ def _optional_state(name: str, value: object) -> CallState | None:
         return CallState(value)
     states = ", ".join(CallState)
     raise CommandError(f"{name} must be None or one of {states}; it is {_short(value)}.")
+
+
+def _stamp(name: str, value: object) -> str:
+    if not isinstance(value, str) or len(value) > 64:
+        raise CommandError(f"{name} must be the stamp of a form, a text; it is {_short(value)}.")
+    return value
+
+
+def _entries(name: str, value: object) -> Entries:
+    """Look whether these can be entries of any form; which it is says more."""
+    if not isinstance(value, dict) or len(value) > MAX_FIELDS:
+        raise CommandError(f"{name} must be a dict of at most {MAX_FIELDS} entries by field.")
+    for entry in value.values():
+        if not isinstance(entry, bool | int | str):
+            raise CommandError(f"An entry is a bool, an int or a text; this is {_short(entry)}.")
+        if isinstance(entry, str) and len(entry) > 2 * MAX_CHARS:
+            raise CommandError(f"An entry has at most {MAX_CHARS:,} characters.")
+    return value
 
 
 def _limit(name: str, value: object) -> int:
@@ -172,8 +206,7 @@ def _cancel(scheduler: Scheduler, args: Args) -> dict[str, Any]:
 
 
 def _resubmit(scheduler: Scheduler, args: Args) -> dict[str, Any]:
-    future = scheduler.resubmit(scheduler.find_call(args["call"]))
-    return {"call": future.call.id if future is not None else None}
+    return _new(scheduler.resubmit(scheduler.find_call(args["call"])))
 
 
 def _resubmit_failed(scheduler: Scheduler, args: Args) -> dict[str, Any]:
@@ -193,11 +226,33 @@ def _detail(scheduler: Scheduler, args: Args) -> dict[str, Any]:
     return detail_of(scheduler.find_call(args["call"]))
 
 
+def _edit(scheduler: Scheduler, args: Args) -> dict[str, Any]:
+    return form_of_call(scheduler.find_call(args["call"])).described()
+
+
+def _resubmit_with(scheduler: Scheduler, args: Args) -> dict[str, Any]:
+    call = scheduler.find_call(args["call"])
+    return _new(resubmit_with(call, args["entries"], args["stamp"], scheduler.accept))
+
+
+def _form(form: TaskForm, args: Args) -> dict[str, Any]:
+    return form.now().described()
+
+
+def _submit(form: TaskForm, args: Args) -> dict[str, Any]:
+    return _new(form.submit(args["entries"], args["stamp"]))
+
+
+def _new(future: Future[Any] | None) -> dict[str, Any]:
+    return {"call": future.call.id if future is not None else None}
+
+
 def _short(value: object) -> str:
     return safe_text(reprlib.repr(value), 200)
 
 
 _CALL: Mapping[str, Check] = {"call": _call_id}
+_FILLED: Mapping[str, Check] = {"entries": _entries, "stamp": _stamp}
 
 COMMANDS: dict[str, Command] = {
     "snapshot": Command(_snapshot, {"schema": _schema}, takes_more=True),
@@ -208,8 +263,12 @@ COMMANDS: dict[str, Command] = {
     "stop_now": Command(_stop_now, any_thread=True),
     "cancel": Command(_cancel, _CALL, any_thread=True),
     "resubmit": Command(_resubmit, _CALL),
+    "resubmit_with": Command(_resubmit_with, {**_CALL, **_FILLED}),
     "resubmit_failed": Command(_resubmit_failed),
     "restart_workers": Command(_restart_workers),
+    "edit": Command(_edit, _CALL),
+    "form": Command(_form, of_form=True),
+    "submit": Command(_submit, _FILLED, of_form=True),
     "detail": Command(_detail, _CALL),
     "rows": Command(_rows, {"state": _optional_state, "before": _optional_id, "limit": _limit}),
 }

@@ -10,11 +10,13 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["READING", "Forger", "as_received", "is_right", "number_of"]
+__all__ = ["ANSWERED", "READING", "Forger", "as_received", "is_right", "number_of"]
 
-READING = frozenset({"snapshot", "detail", "rows"})  # commands that change nothing
+ANSWERED = frozenset({"snapshot", "rows"})  # commands that nothing ever refuses
+READING = ANSWERED | {"detail", "edit", "form"}  # commands that change nothing
 STATES = ("queued", "running", "done", "failed", "cancelled")
 MOST_ROWS = 200
+MOST_FIELDS, MOST_TYPED = 100, 40_000  # of a form: entries, and characters of one
 HEAVY_BYTES = 10_000_000
 DEPTH = 150  # of nested lists; some kernels' parsers refuse more than some hundred
 
@@ -31,6 +33,10 @@ _TAKES: Mapping[str, tuple[str, ...]] = {
     "restart_workers": (),
     "cancel": ("call",),
     "resubmit": ("call",),
+    "resubmit_with": ("call", "entries", "stamp"),
+    "edit": ("call",),
+    "form": (),
+    "submit": ("entries", "stamp"),
     "detail": ("call",),
     "rows": ("state", "before", "limit"),
 }
@@ -42,6 +48,12 @@ _TEXTS = (
     "", "1", "queued", "QUEUED", "\ud800", "\udfff\ud800", "\u202e\u2066", "\0", "💥", "\n" * 50,
     "'; DROP TABLE calls; --", "<script>alert(1)</script>", "{0.__class__}", "%s%n", "NaN",
     "a" * 5_000,
+)  # fmt: skip
+_TYPED: tuple[Any, ...] = (
+    "3", "-1", "0x10", "'a'", "[1, {'b': (2,)}]", "{}", "", True, False, 0, 1, -1, 10**30,
+    "a" * 5_000, "__import__('os').system('id')", "().__class__", "1+1+1+1+1", "lambda: 0",
+    "[" * 300, "-" * 9_000, "f'{0}'", "9" * 9_000, "[x for x in y]", "\0", "\ud800", "'\ud800'",
+    "x if 1 else y", "{**{}}", "10**10**10",
 )  # fmt: skip
 _NUMBERS: tuple[Any, ...] = (
     0, -1, 1, 2, 3, 200, 201, 2**31, 2**63, 2**64, -(2**63), 10**40, 10**300, 10**4_000,
@@ -67,16 +79,29 @@ def is_right(message: Any) -> bool:
     name, args = message.get("name"), message.get("args", {})
     if not isinstance(name, str) or name not in _TAKES or not isinstance(args, dict):
         return False
+    if name == "snapshot":  # pages of all versions are answered
+        return args.get("schema") in (None, 1)
     if not set(args) <= set(_TAKES[name]):
         return False
-    if "call" in _TAKES[name]:
-        return _is_id(args.get("call"))
+    if "call" in _TAKES[name] and not _is_id(args.get("call")):
+        return False
+    if "stamp" in _TAKES[name] and not _is_filled(args):
+        return False
     before, limit, state = (args.get(key) for key in ("before", "limit", "state"))
     return (
         (before is None or _is_id(before))
         and (limit is None or (_is_id(limit) and limit <= MOST_ROWS))
         and (state is None or (isinstance(state, str) and state in STATES))
     )
+
+
+def _is_filled(args: Mapping[str, Any]) -> bool:
+    entries, stamp = args.get("entries"), args.get("stamp")
+    if not isinstance(entries, dict) or len(entries) > MOST_FIELDS:
+        return False
+    kinds = all(type(entry) in (bool, int, str) for entry in entries.values())
+    short = all(len(entry) <= MOST_TYPED for entry in entries.values() if type(entry) is str)
+    return kinds and short and isinstance(stamp, str) and len(stamp) <= 64
 
 
 def _is_id(value: Any) -> bool:
@@ -98,6 +123,8 @@ class Forger:
         self._names = names
         self._ids = ids
         self._number = 0
+        self.stamps = ["", "0" * 16]  # of forms; put right ones in
+        self.fields = ["n", "x", "y", "flag", "kwargs"]  # of those forms
 
     def messages(self, n: int, *, heavy_every: int | None = 500) -> Iterator[Any]:
         """Yield messages, as the kernel's parser hands them over.
@@ -123,9 +150,17 @@ class Forger:
             "before": lambda: self._random.choice([None, 1, 5, 2**70]),
             "limit": lambda: self._random.choice([None, 1, MOST_ROWS]),
             "state": lambda: self._random.choice([None, *STATES]),
+            "entries": self._entries,
+            "stamp": lambda: self._random.choice(self.stamps),
         }
         args = {key: known[key]() for key in _TAKES[name]}
         return {"kind": "command", "id": self._next(), "name": name, "args": args}
+
+    def _entries(self) -> dict[str, Any]:
+        if self._random.random() < 0.5:
+            return {"n": "3"}
+        names = self._random.sample(self.fields, self._random.randrange(3))
+        return {name: self._random.choice(_TYPED) for name in names}
 
     def spoiled(self) -> dict[str, Any]:
         """Make a right one with one to three things wrong, or more than it needs."""
@@ -203,7 +238,8 @@ class Forger:
         message[self._random.choice(("kind", "id", "name", "args"))] = self.any_value()
 
     def _spoil_args(self, message: dict[str, Any]) -> None:
-        key = self._random.choice(("call", "state", "before", "limit", "wait", self._text()))
+        known = ("call", "state", "before", "limit", "entries", "stamp", "wait")
+        key = self._random.choice((*known, self._text()))
         args = message.get("args")
         message["args"] = (args if isinstance(args, dict) else {}) | {key: self.any_value()}
 

@@ -119,6 +119,14 @@ class StandInScheduler:
             raise CannotEndError("threads cannot be ended; wait for it.")
         return not call.ended
 
+    def accept(
+        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, task: Any, origin: Call
+    ) -> Future[Any]:
+        self._ask("accept", args, kwargs)
+        future: Future[Any] = Future.__new__(Future)
+        future.call = Call(100 + origin.id, fn, args, kwargs, task=task)
+        return future
+
     def resubmit(self, call: Call) -> Future[Any]:
         self._ask("resubmit", call.id)
         future: Future[Any] = Future.__new__(Future)  # only its call is looked at, so no loop

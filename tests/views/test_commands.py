@@ -232,8 +232,8 @@ def test_the_end_of_a_long_output_is_kept() -> None:
 
 def test_unknown_names_and_arguments_are_refused_with_those_that_are_known() -> None:
     scheduler = StandInScheduler()
-    known = "cancel, detail, pause, restart_workers, resubmit, resubmit_failed, resume, rows, "
-    known += "snapshot, start, stop, stop_now"
+    known = "cancel, detail, edit, form, pause, restart_workers, resubmit, resubmit_failed, "
+    known += "resubmit_with, resume, rows, snapshot, start, stop, stop_now, submit"
     assert refusal(scheduler, "__class__") == f"No command '__class__'; there are {known}."
     assert refusal(scheduler, "stop", wait=False) == "stop takes no arguments, not ['wait']."
     assert refusal(scheduler, "cancel", call=1, x=2) == "cancel takes call, not ['x']."
@@ -310,7 +310,9 @@ NEARLY = st.fixed_dictionaries(
         "id": st.integers() | JSON,
         "name": st.sampled_from([*COMMANDS, "eval"]) | JSON,
         "args": st.dictionaries(
-            st.sampled_from(["call", "state", "before", "limit", "x"]), JSON, max_size=3
+            st.sampled_from(["call", "state", "before", "limit", "entries", "stamp", "x"]),
+            JSON,
+            max_size=3,
         )
         | JSON,
     },
