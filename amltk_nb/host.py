@@ -11,15 +11,21 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from amltk_nb.errors import RunningLoopError
 
 if TYPE_CHECKING:
     from amltk_nb.events.handler import Handler
+    from amltk_nb.scheduling.batch import Batch
+    from amltk_nb.scheduling.call import Future
     from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.scheduling.task import Task
+    from amltk_nb.views.form_widget import FormView
+    from amltk_nb.views.widget import Dashboard
+
+    Showable: TypeAlias = Scheduler | Task[..., Any] | Future[Any] | Batch[Any] | Run
 
 __all__ = ["Cell", "Host", "current", "use"]
 
@@ -33,6 +39,7 @@ class Cell:
     id: str  # stable over re-runs of the same cell
     execution: int  # counts up with every execution of any cell
     label: str  # as shown: "[3]"
+    is_hash: bool = False  # the id is made of the source: two cells of the same one look alike
 
 
 class Host:
@@ -81,24 +88,34 @@ class Host:
         """Say what to enter around each callback of a run; None: nothing."""
         return None
 
-    def show(self, thing: Scheduler | Task[..., Any]) -> None:
-        """Display a scheduler or a task; in a terminal as rich text."""
+    def show(self, thing: Showable) -> None:
+        """Display something of the engine; in a terminal as rich text."""
         from rich import print as rich_print
 
-        rich_print(thing)
+        rich_print(self.rich(thing))
 
-    def rich(self, thing: Scheduler | Task[..., Any]) -> Any:
-        """Make the rich rendering of a scheduler or a task; the engine knows no view."""
-        text = import_module("amltk_nb.views.text")
-        snapshot = getattr(thing, "snapshot", None)
-        if snapshot is None:
-            return text.render_task(thing.record())  # type: ignore[union-attr]
-        return text.render(snapshot(), extra=tuple(thing.renderables))  # type: ignore[union-attr]
+    def rich(self, thing: Showable) -> Any:
+        """Make the rich rendering of something of the engine, which knows no view."""
+        return import_module("amltk_nb.views.objects").rich_form(thing)
 
-    def dashboard(self, scheduler: Scheduler, views: tuple[str, ...]) -> Any:
-        """Make a live dashboard; with no `views`, all of them."""
+    def dashboard(
+        self, scheduler: Scheduler, views: tuple[str, ...], *, task: str | None = None
+    ) -> Dashboard:
+        """Make a live dashboard.
+
+        Args:
+            scheduler: of which.
+            views: which parts; none: all of them, or those that a task has.
+            task: the ref of the one task that it shows; None: all.
+        """
         widget = import_module("amltk_nb.views.widget")
-        return widget.Dashboard(scheduler, views or widget.VIEWS)
+        made: Dashboard = widget.make(scheduler, views, task)
+        return made
+
+    def form(self, task: Task[..., Any], overrides: dict[str, Any]) -> FormView:
+        """Make the form of a task."""
+        form: FormView = import_module("amltk_nb.views.form_widget").make_form(task, overrides)
+        return form
 
     def report(self, scheduler: Scheduler, *, title: str | None) -> str:
         """Draw all that a scheduler remembers as one HTML page."""

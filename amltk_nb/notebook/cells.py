@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from amltk_nb.host import Cell
@@ -17,9 +18,15 @@ class CellWatch:
     jupyter_client) are served by the hash of the source.
     """
 
-    def __init__(self, shell: Any) -> None:
-        """Follow a shell from the cell on that is running now."""
+    def __init__(self, shell: Any, begun: Callable[[Cell], None]) -> None:
+        """Follow a shell from the cell on that is running now.
+
+        Args:
+            shell: of IPython.
+            begun: called when a cell begins.
+        """
         self._shell = shell
+        self._begun = begun
         self._n = 0
         self.now: Cell | None = self._running_now()
         shell.events.register("pre_run_cell", self._begin)
@@ -27,8 +34,10 @@ class CellWatch:
 
     def _begin(self, info: Any) -> None:
         self._n += 1
-        cell_id = getattr(info, "cell_id", None) or _hashed(info.raw_cell)
-        self.now = Cell(cell_id, self._n, f"[{len(self._inputs())}]")
+        sent = getattr(info, "cell_id", None)
+        cell_id = sent or _hashed(info.raw_cell)
+        self.now = Cell(cell_id, self._n, f"[{len(self._inputs())}]", is_hash=not sent)
+        self._begun(self.now)
 
     def _end(self, _: Any) -> None:
         self.now = None
@@ -39,8 +48,9 @@ class CellWatch:
         parent = self._shell.get_parent() if hasattr(self._shell, "get_parent") else {}
         if (parent or {}).get("header", {}).get("msg_type") != "execute_request":
             return None
-        cell_id = (parent.get("metadata") or {}).get("cellId") or _hashed(inputs[-1])
-        return Cell(cell_id, 0, f"[{len(inputs) - 1}]")
+        sent = (parent.get("metadata") or {}).get("cellId")
+        label = f"[{len(inputs) - 1}]"
+        return Cell(sent or _hashed(inputs[-1]), 0, label, is_hash=not sent)
 
     def _inputs(self) -> list[str]:
         """List the sources run so far, the first one empty; an entry's index is its `In [n]`.

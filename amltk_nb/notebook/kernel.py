@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import types
 import weakref
@@ -12,14 +13,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from amltk_nb.host import Cell, Host
 from amltk_nb.notebook import living, output
 from amltk_nb.notebook.cells import CellWatch
+from amltk_nb.notebook.live import Lines
 from amltk_nb.notebook.nested import run_nested
+from amltk_nb.notebook.places import Places
 from amltk_nb.notebook.waking import keep_waking
+from amltk_nb.scheduling.batch import Batch
+from amltk_nb.scheduling.call import Future
+from amltk_nb.scheduling.run import Run
 from amltk_nb.scheduling.task import Task
 from amltk_nb.views.bundle import is_static, static_bundle
 
 if TYPE_CHECKING:
     from amltk_nb.events.handler import Handler
-    from amltk_nb.scheduling.run import Run
+    from amltk_nb.host import Showable
     from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.views.widget import Dashboard
 
@@ -37,10 +43,13 @@ class KernelHost(Host):
     def __init__(self, shell: Any) -> None:
         """Live in the kernel of this shell."""
         self._shell = shell
-        self._cells = CellWatch(shell)
+        self._places = Places()
+        self._lines = Lines()
+        self._cells = CellWatch(shell, self._begun)
         self._constructed = living.Makers()
         self._started = living.Makers()
         self._shown: weakref.WeakKeyDictionary[Run, list[Dashboard]] = weakref.WeakKeyDictionary()
+        self._live: set[Run] = set()  # nothing else might hold a run that nobody has a name for
         self._told: weakref.WeakSet[Run] = weakref.WeakSet()  # whose outcome was displayed
         self._nested = 0
 
@@ -72,6 +81,7 @@ class KernelHost(Host):
     def started(self, run: Run) -> None:
         """Show the dashboard under the cell, and stop what the cell started when it last ran."""
         living.began(run)
+        self._live.add(run)
         keep_waking(run)
         if (cell := self.cell()) is not None:
             for former in self._started.note(cell, run.scheduler):
@@ -95,9 +105,12 @@ class KernelHost(Host):
 
     def finished(self, run: Run) -> None:
         """Freeze what is shown of it."""
+        self._live.discard(run)
         if not any(s.last_run and s.last_run.options.background for s in living.living()):
             output.uninstall()
+        self._shown.setdefault(run, []).extend(self._places.displayed(run.scheduler))
         self._freeze(run)
+        self._lines.ended(run.scheduler)
 
     def awaited(self, run: Run) -> None:
         """Freeze again from the waiting cell, or show the outcome where nothing live was shown.
@@ -107,7 +120,7 @@ class KernelHost(Host):
         self._freeze(run)
         if run.options.display and is_static() and run not in self._told:
             self._told.add(run)
-            _show_static(run.scheduler)
+            _show_bundle(static_bundle(run.scheduler))
 
     def callback_output(self, run: Run) -> Callable[[Handler], AbstractContextManager[Any]] | None:
         """Send what callbacks of a background run print to the log, or to their cells."""
@@ -125,13 +138,40 @@ class KernelHost(Host):
         newest = vars(sys.modules["__main__"]).get(fn.__qualname__)
         return newest if isinstance(newest, types.FunctionType) else fn
 
-    def show(self, thing: Scheduler | Task[..., Any]) -> None:
-        """Display something: a scheduler live while it runs, all else as it stands."""
-        run = thing.last_run if not isinstance(thing, Task) else None
-        if run is not None and not run.done() and not is_static():
+    def show(self, thing: Showable) -> None:
+        """Display something: a scheduler live while it runs, parts of it as lines that follow."""
+        scheduler = self._scheduler_of(thing)
+        run = scheduler.last_run if scheduler is not None else None
+        is_live = run is not None and not run.done() and not is_static()
+        if run is not None and is_live and scheduler is thing:
             self._show_live(run)
+        elif isinstance(thing, Task | Future | Batch | Run) and not is_static():
+            followed = scheduler if _running_loop() else None
+            self._lines.show(thing, followed, self.cell(), _show_bundle)
         else:
-            _show_static(thing)
+            _show_bundle(static_bundle(thing))
+
+    def dashboard(
+        self, scheduler: Scheduler, views: tuple[str, ...], *, task: str | None = None
+    ) -> Dashboard:
+        """Make a live dashboard, to be frozen at the end of the run if it is displayed then."""
+        dashboard = super().dashboard(scheduler, views, task=task)
+        self._places.note(dashboard, scheduler, self.cell())
+        return dashboard
+
+    def _begun(self, cell: Cell) -> None:
+        """Let go of what stood under a cell that is run again."""
+        if not cell.is_hash:
+            self._places.forget(cell)
+            self._lines.forget(cell)
+
+    def _scheduler_of(self, thing: Showable) -> Scheduler | None:
+        """Find the scheduler of something; None for a future whose run is over."""
+        if isinstance(thing, Future):
+            return next((s for s in living.living() if s.key is thing.call.home), None)
+        if isinstance(thing, Batch):
+            return thing.task.scheduler
+        return thing.scheduler if isinstance(thing, Task | Run) else thing
 
     def _show_live(self, run: Run) -> None:
         from amltk_nb.views.widget import Dashboard
@@ -145,8 +185,12 @@ class KernelHost(Host):
             dashboard.freeze()
 
 
-def _show_static(thing: Scheduler | Task[..., Any]) -> None:
-    """Display static HTML and plain text, without a widget."""
+def _show_bundle(bundle: dict[str, Any]) -> Any:
+    """Display static HTML and plain text; returns a handle by which it can be replaced."""
     from IPython.display import display
 
-    display(static_bundle(thing), raw=True)  # type: ignore[no-untyped-call]
+    return display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+
+def _running_loop() -> bool:
+    return asyncio._get_running_loop() is not None

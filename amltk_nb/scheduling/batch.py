@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from amltk_nb import host
 from amltk_nb.errors import BatchError, SchedulerNotRunningError
 from amltk_nb.events import BATCH_EVENTS, Emitter, Event, Subscriber
+from amltk_nb.scheduling import reading
 from amltk_nb.scheduling.call import Future
 from amltk_nb.scheduling.history import short_repr
 from amltk_nb.scheduling.states import CallState
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.run import Run
+    from amltk_nb.scheduling.snapshot import BatchRecord
     from amltk_nb.scheduling.task import Task
 
 __all__ = ["Batch"]
@@ -158,6 +160,15 @@ class Batch(Emitter, Generic[R]):
         """Say whether `cancel()`, or a refused submission, has cancelled it."""
         return self._is_cancelled
 
+    @property
+    def state(self) -> str:
+        """Where it is: "not submitted", "submitted", "cancelled" (calls still run), "done"."""
+        if self._is_done:
+            return "done"
+        if self._is_cancelled:
+            return "cancelled"
+        return "submitted" if self._is_submitted else "not submitted"
+
     def told_end(self, future: Future[R]) -> None:
         """Learn that one of its calls has ended; the task's part."""
         if self._held is None:
@@ -249,8 +260,15 @@ class Batch(Emitter, Generic[R]):
 
     # ---------------------------------------------------------------- shown
 
+    def record(self) -> BatchRecord:
+        """Record how it stands."""
+        return reading.batch_record(self)
+
     def __rich__(self) -> Any:
-        return host.current().rich(self.task)
+        return host.current().rich(self)
+
+    def _ipython_display_(self) -> None:
+        host.current().show(self)
 
     def __repr__(self) -> str:
         told = f"{len(self.args)} calls"

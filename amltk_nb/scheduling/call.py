@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
+from amltk_nb import host
 from amltk_nb.errors import CallNotFoundError
 from amltk_nb.scheduling.states import (
     CALL_MOVES,
@@ -57,6 +58,12 @@ class Future(asyncio.Future[T], Generic[T]):
         return (yield from asyncio.shield(self).__await__())
 
     __iter__ = __await__
+
+    def __rich__(self) -> Any:
+        return host.current().rich(self)
+
+    def _ipython_display_(self) -> None:
+        host.current().show(self)
 
     def __repr__(self) -> str:
         return f"<Future of call {self.call.id}, {self.call.describe()}: {self.call.state}>"

@@ -11,6 +11,7 @@ from amltk_nb.errors import MissingExtraError
 from amltk_nb.scheduling.call import Call
 from amltk_nb.scheduling.history import args_text, error_line
 from amltk_nb.scheduling.snapshot import (
+    BatchRecord,
     CallbackRecord,
     CallRecord,
     EventRecord,
@@ -26,21 +27,34 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from amltk_nb.events import Emitter
+    from amltk_nb.scheduling.batch import Batch
     from amltk_nb.scheduling.core import SchedulerCore
     from amltk_nb.scheduling.plugins.base import Plugin
     from amltk_nb.scheduling.run import Run
     from amltk_nb.scheduling.task import Task
 
-__all__ = ["calls", "frame", "line", "rows", "snapshot", "task_record"]
+__all__ = [
+    "batch_record",
+    "call_record",
+    "calls",
+    "find_task",
+    "frame",
+    "line",
+    "rows",
+    "snapshot",
+    "task_record",
+    "task_snapshot",
+]
 
 _FAILURES_SHOWN = 50
+_N_LOOKED_THROUGH = 10_000  # queued calls, for the next ones of one task
 
 
 def snapshot(scheduler: SchedulerCore, *, max_calls: int) -> Snapshot:
     """Build the record tree; see `Scheduler.snapshot`."""
     version = scheduler.version  # read first: a change meanwhile makes a newer one
     counts = _counts(scheduler)
-    shown = [_record(call) for call in _shown(scheduler, max_calls)]
+    shown = [call_record(call) for call in _shown(scheduler, max_calls)]
     return Snapshot(
         version=version,
         name=scheduler.name,
@@ -58,22 +72,61 @@ def snapshot(scheduler: SchedulerCore, *, max_calls: int) -> Snapshot:
     )
 
 
+def task_snapshot(scheduler: SchedulerCore, ref: str, *, max_calls: int = 300) -> Snapshot:
+    """Build the record tree of one task: its calls, counts, events and plugins, and the run.
+
+    Args:
+        scheduler: whose task it is, or was: of one that left there are no records.
+        ref: of the task; of a re-run cell the newest.
+        max_calls: as in `snapshot`.
+    """
+    version = scheduler.version
+    task = find_task(scheduler, ref)
+    record = task_record(task) if task is not None else None
+    counts = record.counts if record is not None else dict.fromkeys(CallState, 0)
+    shown = [call_record(call) for call in _shown(scheduler, max_calls, task)] if task else []
+    return Snapshot(
+        version=version,
+        name=scheduler.name,
+        run=_run_record(scheduler),
+        backend=scheduler.backend.describe(),
+        counts=counts,
+        events=(),
+        tasks=(record,) if record is not None else (),
+        calls=tuple(shown),
+        now=scheduler.clock(),
+        n_calls_hidden=max(0, sum(counts.values()) - len(shown)),
+    )
+
+
+def find_task(scheduler: SchedulerCore, ref: str) -> Task[..., Any] | None:
+    """Return the task of this ref, if it is still one of the scheduler's."""
+    return next((task for task in list(scheduler.tasks) if task.ref == ref), None)
+
+
 def calls(
-    scheduler: SchedulerCore, state: CallState | str | None, *, before: int | None, limit: int
+    scheduler: SchedulerCore,
+    state: CallState | str | None,
+    *,
+    before: int | None,
+    limit: int,
+    task: Task[..., Any] | None = None,
 ) -> list[CallRecord]:
-    """List calls, newest first; see `Scheduler.calls`."""
+    """List calls, newest first; see `Scheduler.calls`. With a task: only that one's."""
     wanted = None if state is None else CallState(state)
     found = (
         call
         for call in sorted(_all(scheduler), key=lambda c: -c.id)
-        if (wanted is None or call.state is wanted) and (before is None or call.id < before)
+        if (wanted is None or call.state is wanted)
+        and (before is None or call.id < before)
+        and (task is None or call.task is task)
     )
-    return [_record(call) for call in islice(found, limit)]
+    return [call_record(call) for call in islice(found, limit)]
 
 
 def rows(scheduler: SchedulerCore) -> list[dict[str, Any]]:
     """List every remembered call; see `Scheduler.records`."""
-    return [_row(_record(call)) for call in sorted(_all(scheduler), key=lambda c: c.id)]
+    return [_row(call_record(call)) for call in sorted(_all(scheduler), key=lambda c: c.id)]
 
 
 def frame(scheduler: SchedulerCore) -> pd.DataFrame:
@@ -112,23 +165,30 @@ def _all(scheduler: SchedulerCore) -> list[Call]:
     return [*active, *scheduler.history.latest()]
 
 
-def _shown(scheduler: SchedulerCore, most: int) -> Iterator[Call]:
+def _shown(
+    scheduler: SchedulerCore, most: int, task: Task[..., Any] | None = None
+) -> Iterator[Call]:
     """Running ones, then the next in the queue, then failures, then those that ended last.
 
     Batches of short calls make hundreds run at once, and still some of each kind are wanted: so
     running ones get half of the room first, and what runs or waits no more than three quarters.
     """
     history, run = scheduler.history, scheduler.last_run
-    running = _running(run)
-    upcoming = run.traffic.dispatch.upcoming(most // 2) if run else []
+    n_upcoming = most // 2 if task is None else _N_LOOKED_THROUGH
+    queue = run.traffic.dispatch.upcoming(n_upcoming) if run else ()
+    running, upcoming = list(_of(task, _running(run))), list(islice(_of(task, queue), most // 2))
     chosen: dict[int, Call] = {}
     _take(chosen, running, most // 2)
     _take(chosen, upcoming, most - most // 4)
-    _take(chosen, history.failed()[-_FAILURES_SHOWN:][::-1], most)
-    _take(chosen, history.latest(), most)
+    _take(chosen, islice(_of(task, reversed(history.failed())), _FAILURES_SHOWN), most)
+    _take(chosen, _of(task, history.latest()), most)
     _take(chosen, running, most)
     _take(chosen, upcoming, most)
     return iter(chosen.values())
+
+
+def _of(task: Task[..., Any] | None, calls: Iterable[Call]) -> Iterator[Call]:
+    return (call for call in calls if task is None or call.task is task)
 
 
 def _take(chosen: dict[int, Call], more: Iterable[Call], most: int) -> None:
@@ -231,6 +291,18 @@ def task_record(task: Task[..., Any]) -> TaskRecord:
     )
 
 
+def batch_record(batch: Batch[Any]) -> BatchRecord:
+    """Record how a batch stands."""
+    states = _states(future.call for future in list(batch.futures))
+    return BatchRecord(
+        task=batch.task.signature,
+        n_calls=len(batch.args),
+        n_refused=batch.n_refused,
+        counts={state: states[state] for state in CallState},
+        state=batch.state,
+    )
+
+
 def _plugin(plugin: Plugin) -> PluginRecord:
     try:
         state: Mapping[str, Any] = dict(plugin.state())
@@ -239,7 +311,7 @@ def _plugin(plugin: Plugin) -> PluginRecord:
     return PluginRecord(name=plugin.name, state=state)
 
 
-def _record(call: Call) -> CallRecord:
+def call_record(call: Call) -> CallRecord:
     """Record a call; what has ended is recorded once."""
     if call.record is not None:
         return call.record

@@ -177,6 +177,12 @@ class Run:
         except BaseException as error:
             self.faults.failed(error, f"{getattr(fn, '__name__', fn)}() by call_later")
 
+    def __rich__(self) -> Any:
+        return host.current().rich(self)
+
+    def _ipython_display_(self) -> None:
+        host.current().show(self)
+
     def __repr__(self) -> str:
         state = self.exit_state.code if self.exit_state else self.scheduler.state
         return f"<Run of {self.scheduler.name!r}: {state}>"

@@ -61,7 +61,7 @@ class Shown(SchedulerCore):
         Raises:
             ValueError: an unknown part.
         """
-        return cast("Dashboard", host.current().dashboard(cast("Scheduler", self), views))
+        return host.current().dashboard(cast("Scheduler", self), views)
 
     def controls(self) -> Dashboard:
         """Make a live view of the buttons alone: Start, Pause, Stop, Stop now, Resubmit failed."""

@@ -15,6 +15,7 @@ from amltk_nb.scheduling.states import CallState, RunState
 
 __all__ = [
     "BackendRecord",
+    "BatchRecord",
     "CallRecord",
     "CallbackRecord",
     "EventRecord",
@@ -110,6 +111,17 @@ class CallRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRecord:
+    """Several calls that were, or will be, submitted together."""
+
+    task: str  # the signature of their task: "collatz(n: int) -> int"
+    n_calls: int  # in all
+    n_refused: int = 0  # submissions
+    counts: Mapping[CallState, int] = field(default_factory=dict)  # of those that were accepted
+    state: str = "not submitted"  # "submitted", "cancelled" (not all have ended yet), "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRecord:
     """One worker of the backend."""
 
@@ -172,6 +184,7 @@ class RunRecord:
     code: str | None = None  # "exhausted", "stopped", …, once finished
     reason: str | None = None  # stop_msg, or the error in one line
     stopping_since: float | None = None
+    grace_ends_at: float | None = None  # while stopping: when running calls are ended; None: never
     cannot_start: str | None = None  # why a start button would fail; None: it would work
 
 
@@ -184,7 +197,6 @@ class Snapshot:
     run: RunRecord
     backend: BackendRecord
     counts: Mapping[CallState, int]  # over all runs, all five states
-    grace_ends_at: float | None = None  # while stopping: when running calls are ended; None: never
     events: tuple[EventRecord, ...]  # the scheduler's own
     tasks: tuple[TaskRecord, ...] = ()
     calls: tuple[

@@ -18,6 +18,8 @@ from amltk_nb.scheduling.states import CallState
 if TYPE_CHECKING:
     from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.scheduling.snapshot import TaskRecord
+    from amltk_nb.views.form_widget import FormView
+    from amltk_nb.views.widget import Dashboard
 
 __all__ = ["Task"]
 
@@ -179,6 +181,22 @@ class Task(Emitter, Generic[P, R]):
         again: Future[R] | None = self.scheduler.resubmit(call, *args, **kwargs)
         return again
 
+    def form(self, /, **overrides: Any) -> FormView:
+        """Make a form of its parameters with a Submit button, for a notebook.
+
+        Fields follow the hints and defaults: a checkbox for a bool, numbers, texts, choices for
+        `Literal` and enums, and Python values for all else.
+
+        Args:
+            overrides: by parameter another default, a range for a slider as in `n=(0, 10)` or
+                `(0.0, 1.0, 0.1)`, or options as in `kind=["a", "b"]` or a dict from label to value.
+
+        Raises:
+            TypeError: the function has no such parameter.
+            ValueError: an override that makes no sense.
+        """
+        return host.current().form(self, overrides)
+
     def cancel(self) -> int:
         """Cancel its calls that are still queued; returns how many."""
         return sum(self.scheduler.cancel_queued(call) for call in self.live_calls())
@@ -254,6 +272,13 @@ class Task(Emitter, Generic[P, R]):
     def _tell_batch(self, future: Future[R]) -> None:
         if (batch := self.in_batches.pop(future, None)) is not None:
             batch.told_end(future)
+
+    def panel(self) -> Dashboard:
+        """Make a live view of this task alone: its progress, calls, events and plugins.
+
+        To be displayed as the last line of a cell; see `Shown` for what all views share.
+        """
+        return host.current().dashboard(self.scheduler, (), task=self.ref)
 
     def record(self) -> TaskRecord:
         """Record how it stands."""

@@ -34,10 +34,13 @@ __all__ = [
     "N_ROWS_STABLE",
     "N_WORKERS",
     "STYLE",
+    "draw_bar",
     "draw_calls",
     "draw_head",
     "draw_log",
+    "draw_plugin",
     "draw_progress",
+    "draw_state",
     "draw_task",
     "draw_timeline",
     "draw_tree",
@@ -108,16 +111,17 @@ def render_task(task: TaskRecord, *, stable: bool = False) -> str:
     return root(name, [draw_task(task, _ANY_ENGINE, stable=stable)])
 
 
-def root(label: str, parts: Iterable[str]) -> str:
+def root(label: str, parts: Iterable[str], *, style: str = STYLE) -> str:
     """Put parts together in the element that all the styles are for."""
     # `class` carries the whole scope, so it is written here and not by `_el`.
     body = "".join(part for part in parts if part)
     # A group and no landmark: a notebook may hold dozens of them, and the same one twice.
     label = escape(label)
-    return f'<div class="{ROOT_CLASS}" role="group" aria-label="{label}">{STYLE}{body}</div>'
+    return f'<div class="{ROOT_CLASS}" role="group" aria-label="{label}">{style}{body}</div>'
 
 
-def _state(icon: str, word: str, tone: str) -> Markup:
+def draw_state(icon: str, word: str, tone: str) -> Markup:
+    """Draw a state by icon, word and colour."""
     icon_and_word = el("span", icon, aria_hidden="true"), f"{_NBSP}{word}"
     return el("span", *icon_and_word, cls=f"state {tone}")
 
@@ -141,7 +145,7 @@ def draw_head(snapshot: Snapshot, name: str, *, stable: bool) -> Markup:
     if not stable:
         notes = filter(None, (engine.waiting_text(snapshot), engine.jobs_text(backend)))
         about += [el("span", note, cls="cancelled") for note in notes]
-    state = _state(icon, words.outcome(run), tone)
+    state = draw_state(icon, words.outcome(run), tone)
     parts = [el("p", joined([el("strong", name, cls="title"), state, *about]))]
     reason = words.reason_of(run, stable=stable)
     if reason:
@@ -155,31 +159,36 @@ def draw_head(snapshot: Snapshot, name: str, *, stable: bool) -> Markup:
 
 def draw_progress(snapshot: Snapshot) -> Markup:
     """Draw how many calls ended, and how."""
-    n_ended, n_all = words.totals(snapshot.counts)
+    _, n_all = words.totals(snapshot.counts)
     if not n_all:
         over = snapshot.run.state is RunState.FINISHED
         hint = "No calls were made." if over else "No calls yet: submit one with task.submit(…)."
         return el("p", hint, cls="more")
+    return draw_bar(snapshot.counts, n_all, snapshot.backend)
+
+
+def draw_bar(counts: Mapping[CallState, int], n_all: int, backend: BackendRecord) -> Markup:
+    """Draw how many of `n_all` calls ended, and how, as a bar and in words."""
+    n_ended, _ = words.totals(counts)
     text = f"{words.number(n_ended)} of {words.plural(n_all, 'call')} ended"
     bar = [
         el("span", cls=state, style=f"flex:{n}")
         for state in ("done", "failed", "cancelled", "running", "queued")
-        if (n := snapshot.counts.get(CallState(state), 0))
+        if (n := counts.get(CallState(state), 0))
     ]
     limits = {"aria_valuemin": 0, "aria_valuemax": n_all, "aria_valuenow": n_ended}
     drawn = el(
         "div", *bar, cls="bar", role="progressbar", aria_label="Progress", aria_valuetext=text,
         **limits,
     )  # fmt: skip
-    counts = _counts(snapshot.counts, snapshot.backend, zeros=True)
-    return Markup(drawn + el("p", joined([text, *counts])))
+    return Markup(drawn + el("p", joined([text, *_counts(counts, backend, zeros=True)])))
 
 
 def _counts(
     counts: Mapping[CallState, int], backend: BackendRecord, *, zeros: bool
 ) -> list[Markup]:
     return [
-        _state(words.ICONS[state], f"{words.number(n)} {word}", state if n else "muted")
+        draw_state(words.ICONS[state], f"{words.number(n)} {word}", state if n else "muted")
         for state, n, word in engine.counted_words(counts, backend)
         if n or zeros
     ]
@@ -238,7 +247,7 @@ def _call(
         "Id": words.number(call.id),
         "Task": Markup("".join(task)),
         "Arguments": el("code", words.said(call.args, stable=stable)),
-        "State": _state(words.ICONS[call.state], word.replace(" ", _NBSP), call.state),
+        "State": draw_state(words.ICONS[call.state], word.replace(" ", _NBSP), call.state),
         "Progress": _call_progress(call, stable=stable),
         "Time": words.time_text(call, snapshot.now).replace(" ", _NBSP),
         "Worker": words.visible(call.worker or "", _NAME_CHARS),
@@ -346,7 +355,7 @@ def _callback(callback: CallbackRecord, *, stable: bool) -> Markup:
         parts.append(el("span", f" ({words.number(callback.n_calls)})", cls="n"))
     if callback.n_errors:
         text = words.plural(callback.n_errors, "error")
-        parts.extend([" ", _state(words.ICONS["failed"], text, "failed")])
+        parts.extend([" ", draw_state(words.ICONS["failed"], text, "failed")])
     if note := words.cell_note(callback, stable=stable):
         parts.append(el("span", f" {note}", cls="muted"))
     return el("li", *parts)
@@ -359,7 +368,7 @@ def draw_task(task: TaskRecord, backend: BackendRecord, *, stable: bool) -> Mark
     summary = el(
         "summary", el("strong", "Task "), el("code", words.said(task.signature, stable=stable))
     )
-    cards = [_plugin(plugin, stable=stable) for plugin in task.plugins]
+    cards = [draw_plugin(plugin, stable=stable) for plugin in task.plugins]
     events = words.with_something(task.events)
     return el(
         "details",
@@ -371,7 +380,8 @@ def draw_task(task: TaskRecord, backend: BackendRecord, *, stable: bool) -> Mark
     )
 
 
-def _plugin(plugin: PluginRecord, *, stable: bool) -> Markup:
+def draw_plugin(plugin: PluginRecord, *, stable: bool) -> Markup:
+    """Draw the card of a plugin."""
     rows = [
         el("tr", el("th", label, scope="row"), el("td", value))
         for label, value in words.plugin_rows(plugin, stable=stable)

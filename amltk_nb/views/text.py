@@ -29,7 +29,21 @@ from amltk_nb.scheduling.snapshot import (
 from amltk_nb.scheduling.states import ENDED, CallState, RunState
 from amltk_nb.views import engine, words
 
-__all__ = ["PLAIN_WIDTH", "line", "plain", "plain_task", "render", "render_task"]
+__all__ = [
+    "PLAIN_WIDTH",
+    "STYLES",
+    "draw_call",
+    "draw_counts",
+    "draw_event",
+    "draw_plugin",
+    "line",
+    "literal",
+    "plain",
+    "plain_task",
+    "printed",
+    "render",
+    "render_task",
+]
 
 PLAIN_WIDTH = 80  # columns of `plain`
 _N_QUEUE_ROWS = 6  # calls named in the box
@@ -37,7 +51,7 @@ _N_MACHINES = 5
 
 _ANY_ENGINE = BackendRecord(name="")  # of a task that is shown alone
 
-_STYLES = {
+STYLES = {
     "queued": "dim",
     "running": "blue",
     "done": "green",
@@ -58,7 +72,7 @@ def render(
     """
     tree = Tree(_head(snapshot, stable=stable), guide_style="bold")
     if snapshot.events:
-        tree.add(Group(*(_event(event, stable=stable) for event in snapshot.events)))
+        tree.add(Group(*(draw_event(event, stable=stable) for event in snapshot.events)))
     for task in snapshot.tasks:
         tree.add(_task(task, snapshot.backend, stable=stable))
     for thing in extra:
@@ -74,14 +88,14 @@ def render_task(task: TaskRecord, *, stable: bool = False) -> RenderableType:
 def _task(task: TaskRecord, backend: BackendRecord, *, stable: bool) -> RenderableType:
     parts: list[RenderableType] = []
     if sum(task.counts.values()):
-        parts.append(_counts(task.counts, backend))
-    parts.extend(_plugin(plugin, stable=stable) for plugin in task.plugins)
-    parts.extend(_event(event, stable=stable) for event in words.with_something(task.events))
+        parts.append(draw_counts(task.counts, backend))
+    parts.extend(draw_plugin(plugin, stable=stable) for plugin in task.plugins)
+    parts.extend(draw_event(event, stable=stable) for event in words.with_something(task.events))
     return Panel(
         Group(*parts),
-        title=_text("Task " + words.said(task.signature, stable=stable), "bold"),
+        title=literal("Task " + words.said(task.signature, stable=stable), "bold"),
         title_align="left",
-        subtitle=_text("Ref: " + words.said(task.ref, stable=stable), "dim"),
+        subtitle=literal("Ref: " + words.said(task.ref, stable=stable), "dim"),
         border_style="blue",
     )
 
@@ -93,12 +107,12 @@ def plain(snapshot: Snapshot, *, stable: bool = False) -> str:
         snapshot: what to draw.
         stable: leave out what differs between two equal runs; saved notebooks hold this form.
     """
-    return _printed(render(snapshot, stable=stable))
+    return printed(render(snapshot, stable=stable))
 
 
 def plain_task(task: TaskRecord, *, stable: bool = False) -> str:
     """Draw one task like `plain` draws a scheduler."""
-    return _printed(render_task(task, stable=stable))
+    return printed(render_task(task, stable=stable))
 
 
 def line(snapshot: Snapshot) -> str:
@@ -116,7 +130,7 @@ def line(snapshot: Snapshot) -> str:
     return f"<{words.title_of(snapshot)}: {', '.join(said)}>"
 
 
-def _printed(thing: RenderableType) -> str:
+def printed(thing: RenderableType) -> str:
     """Print in black and white; everything that rich would ask the environment for is given."""
     file = io.StringIO()
     console = Console(
@@ -134,36 +148,36 @@ def _printed(thing: RenderableType) -> str:
     return "\n".join(row.rstrip() for row in file.getvalue().rstrip().split("\n"))
 
 
-def _text(text: str, style: str = "") -> Text:
+def literal(text: str, style: str = "") -> Text:
     """Wrap a string that is already visible; a Text is never read as markup."""
     return Text(text, style, overflow="fold")
 
 
 def _head(snapshot: Snapshot, *, stable: bool) -> Panel:
     run = snapshot.run
-    title = _text(words.title_of(snapshot), "bold")
+    title = literal(words.title_of(snapshot), "bold")
     if run.state is not RunState.IDLE:
-        title.append(f": {words.outcome(run)}", _STYLES[words.run_icon(run)[1]])
+        title.append(f": {words.outcome(run)}", STYLES[words.run_icon(run)[1]])
     notes = words.run_notes(snapshot, stable=stable)
     reason = words.reason_of(run, stable=stable)
     n_waiting = sum(snapshot.counts.get(s, 0) for s in (CallState.QUEUED, CallState.RUNNING))
     table = Table(box=None, expand=True, padding=(0, 1), pad_edge=False)
     table.add_column("Executor", ratio=1)
     table.add_column(f"Queue: ({words.number(n_waiting)})", ratio=2)
-    counted = _counts(snapshot.counts, snapshot.backend)
+    counted = draw_counts(snapshot.counts, snapshot.backend)
     queue = Group(counted, *([] if stable else _queue(snapshot)))
     table.add_row(Group(*_executor(snapshot, stable=stable)), queue)
     # In the box and not on its edge: an edge would cut the error that ended the run.
-    below = [_text(reason, "red" if run.code == "exception" else "dim")] if reason else []
+    below = [literal(reason, "red" if run.code == "exception" else "dim")] if reason else []
     if warning := words.journal_warning(snapshot, stable=stable):
-        below.append(_text(warning, "yellow"))
+        below.append(literal(warning, "yellow"))
     if not stable and engine.is_long(snapshot):
-        below.append(_text(engine.waiting_hint(snapshot.backend) or "", "dim"))
+        below.append(literal(engine.waiting_hint(snapshot.backend) or "", "dim"))
     return Panel(
         Group(table, *below) if below else table,
         title=title,
         title_align="left",
-        subtitle=_text(" · ".join(notes), "dim") if notes else None,
+        subtitle=literal(" · ".join(notes), "dim") if notes else None,
         subtitle_align="right",
         border_style="magenta",
     )
@@ -172,13 +186,13 @@ def _head(snapshot: Snapshot, *, stable: bool) -> Panel:
 def _executor(snapshot: Snapshot, *, stable: bool) -> list[RenderableType]:
     """Draw what runs the calls, and below it who is there or awaited."""
     backend = snapshot.backend
-    options = _text(words.said(words.options_text(backend.options), stable=stable))
-    name = _text(words.said(backend.name, stable=stable))
+    options = literal(words.said(words.options_text(backend.options), stable=stable))
+    name = literal(words.said(backend.name, stable=stable))
     panel = Panel.fit(options, title=name, title_align="left")
     if stable:
         return [panel]
     waiting = [engine.waiting_text(snapshot), engine.jobs_text(backend)]
-    noted = [_text(note, "yellow") for note in waiting if note]
+    noted = [literal(note, "yellow") for note in waiting if note]
     return [panel, *noted, *_workers(engine.who_is_there(snapshot.workers))]
 
 
@@ -187,36 +201,37 @@ def _workers(workers: Sequence[WorkerRecord]) -> list[Text]:
     if not workers:
         return []
     machines = engine.machines(workers)
-    rows = [_text(engine.busy_text(workers))]
+    rows = [literal(engine.busy_text(workers))]
     if len(machines) == 1 and workers[0].where is None:
         return rows
     for machine in machines[:_N_MACHINES]:
         name = words.visible(machine.name, 40)
-        rows.append(_text(f"  {words.number(machine.n_workers)} on {name}", "dim"))
+        rows.append(literal(f"  {words.number(machine.n_workers)} on {name}", "dim"))
     n_more = len(machines) - _N_MACHINES
     return [
         *rows,
-        *([_text(f"  … and {words.plural(n_more, 'more machine')}", "dim")] * (n_more > 0)),
+        *([literal(f"  … and {words.plural(n_more, 'more machine')}", "dim")] * (n_more > 0)),
     ]
 
 
-def _counts(counts: Mapping[CallState, int], backend: BackendRecord) -> Text:
-    text = _text("")
+def draw_counts(counts: Mapping[CallState, int], backend: BackendRecord) -> Text:
+    """Say how many calls there are in each state that has any."""
+    text = literal("")
     for state, n, word in engine.counted_words(counts, backend):
         if n:
             text.append("  " if text else "")
-            text.append(f"{words.number(n)} {word}", _STYLES[state])
-    return text or _text("no calls", "dim")
+            text.append(f"{words.number(n)} {word}", STYLES[state])
+    return text or literal("no calls", "dim")
 
 
 def _queue(snapshot: Snapshot) -> list[Text]:
     """Name what runs, what is next and what ended last, and count the rest."""
-    rows = [_call(call, snapshot) for call in _interesting(snapshot.calls)]
+    rows = [draw_call(call, snapshot) for call in _interesting(snapshot.calls)]
     n_more = len(snapshot.calls) + snapshot.n_calls_hidden - len(rows)
     if n_more:
-        rows.append(_text(f"… and {words.number(n_more)} more", "dim"))
+        rows.append(literal(f"… and {words.number(n_more)} more", "dim"))
     waiting = engine.queue_text(snapshot)
-    return [_text(waiting, "yellow"), *rows] if waiting else rows
+    return [literal(waiting, "yellow"), *rows] if waiting else rows
 
 
 def _interesting(calls: Sequence[CallRecord]) -> list[CallRecord]:
@@ -230,10 +245,11 @@ def _interesting(calls: Sequence[CallRecord]) -> list[CallRecord]:
     return running + queued + ended[: _N_QUEUE_ROWS - len(running) - len(queued)]
 
 
-def _call(call: CallRecord, snapshot: Snapshot) -> Text:
+def draw_call(call: CallRecord, snapshot: Snapshot) -> Text:
+    """Say in one line what is known of a call."""
     shown = f"{words.visible(call.function, 60)}({words.visible(call.args, words.ONE_LINE_CHARS)})"
     text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(engine.state_word(call, snapshot.backend).upper(), _STYLES[call.state])
+    text.append(engine.state_word(call, snapshot.backend).upper(), STYLES[call.state])
     text.append(f" {shown}")
     if call.state is CallState.QUEUED and call.not_before is not None:
         text.append(f"  {words.time_text(call, snapshot.now)}", "dim")
@@ -246,8 +262,9 @@ def _call(call: CallRecord, snapshot: Snapshot) -> Text:
     return text
 
 
-def _event(event: EventRecord, *, stable: bool) -> RenderableType:
-    text = _text(f"@{words.said(event.name, stable=stable)}", "magenta" if event.count else "dim")
+def draw_event(event: EventRecord, *, stable: bool) -> RenderableType:
+    """Draw an event with its callbacks."""
+    text = literal(f"@{words.said(event.name, stable=stable)}", "magenta" if event.count else "dim")
     if event.count:
         text.append(f" {words.number(event.count)}", "yellow")
     callbacks = words.visible_callbacks(event)
@@ -260,7 +277,7 @@ def _event(event: EventRecord, *, stable: bool) -> RenderableType:
 
 
 def _callback(callback: CallbackRecord, *, stable: bool) -> Text:
-    text = _text(words.said(callback.text, stable=stable))
+    text = literal(words.said(callback.text, stable=stable))
     if note := words.cell_note(callback, stable=stable):
         text.append(f" {note}", "dim")
     if callback.n_calls:
@@ -270,11 +287,12 @@ def _callback(callback: CallbackRecord, *, stable: bool) -> Text:
     return text
 
 
-def _plugin(plugin: PluginRecord, *, stable: bool) -> Panel:
+def draw_plugin(plugin: PluginRecord, *, stable: bool) -> Panel:
+    """Draw the box of a plugin."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
     table.add_column(style="dim", overflow="fold")
     table.add_column(overflow="fold")
     for label, value in words.plugin_rows(plugin, stable=stable):
-        table.add_row(_text(label), _text(value))
-    title = _text(f"Plugin {words.said(plugin.name, stable=stable)}")
+        table.add_row(literal(label), literal(value))
+    title = literal(f"Plugin {words.said(plugin.name, stable=stable)}")
     return Panel.fit(table, title=title, title_align="left")

@@ -18,21 +18,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import anywidget
 import traitlets
 
 from amltk_nb.errors import CommandError
 from amltk_nb.scheduling.interrupts import gently
-from amltk_nb.views.bundle import is_static, static_bundle
+from amltk_nb.views.bundle import is_static, views_bundle
 from amltk_nb.views.commands import command_of, dispatch_command
 from amltk_nb.views.feed import QUIET_GAP_S, Feed
+from amltk_nb.views.source import Source
 
 if TYPE_CHECKING:
     from amltk_nb.scheduling.scheduler import Scheduler
 
-__all__ = ["N_FROZEN", "VIEWS", "Dashboard"]
+__all__ = ["N_FROZEN", "PANEL", "VIEWS", "Dashboard", "make"]
 
 _log = logging.getLogger(__name__)
 _STATIC = Path(__file__).parent / "static"
@@ -48,42 +49,54 @@ VIEWS = (
     "plugins",
     "log",
 )
+PANEL = ("progress", "queue", "events", "plugins")  # of one task
 
-# A page that was reloaded knows no display id, so freezing cannot reach it; it shows the last
-# state instead, for as long as the widget lives. Each keeps its scheduler alive.
-N_FROZEN = 8
+# A page that was reloaded knows no display id, so freezing cannot reach it: it is sent what is to
+# stay and puts it there itself, if its host lets it, whenever it shows the widget. So the latest
+# ones live on.
+N_FROZEN = 16
 _frozen: deque[Dashboard] = deque()
 
 
 class Dashboard(anywidget.AnyWidget):
-    """The live view of a scheduler, with buttons that steer it."""
+    """The live view of a scheduler or of one of its tasks, with buttons that steer it.
+
+    It does not keep its scheduler alive; when that is gone, the pages say so.
+    """
 
     _esm = _STATIC / "widget.js"
     _css = _STATIC / "widget.css"
     views = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    task = traitlets.Unicode(None, allow_none=True).tag(sync=True)
+    known_views: ClassVar[tuple[str, ...]] = VIEWS
+    freezes = True  # at the end of a run
     _made = False  # `__del__` closes what a ValueError left unmade, too
 
-    def __init__(self, scheduler: Scheduler, views: Sequence[str] = VIEWS) -> None:
+    def __init__(
+        self, scheduler: Scheduler, views: Sequence[str] = VIEWS, *, task: str | None = None
+    ) -> None:
         """Make a dashboard; it costs nothing until a page shows it.
 
         Args:
             scheduler: what is shown and steered.
             views: which parts to show, of `VIEWS`.
+            task: the ref of the one task to show; None: all.
 
         Raises:
             ValueError: an unknown view, or none at all.
         """
-        unknown = [view for view in views if view not in VIEWS]
+        known = self.known_views
+        unknown = [view for view in views if view not in known]
         if unknown or not views:
-            raise ValueError(f"views must be some of {', '.join(VIEWS)}; got {list(views)}.")
+            raise ValueError(f"views must be some of {', '.join(known)}; got {list(views)}.")
         # Messages can come as soon as the comm opens, so all they need is there before.
-        self._scheduler = scheduler
-        self._feed = Feed(scheduler.snapshot, self._send_locked)
+        self._source = Source(scheduler, views, task, self._dropped)
+        self._feed = Feed(self._source.needed, self._send_locked)
         self._send_lock = threading.RLock()
         self._timer: asyncio.TimerHandle | None = None
         self._loop = _running_loop()
         self._handles: list[Any] = []
-        super().__init__(views=list(views))
+        super().__init__(views=list(views), task=task)
         self.on_msg(self._on_message)
         _keep_to_the_pages_subshell(self.comm)
         scheduler.observe(self)
@@ -99,11 +112,11 @@ class Dashboard(anywidget.AnyWidget):
 
         Saved notebooks, exports and reopened pages show that, where a live view would be lost.
         """
-        bundle = static_bundle(self._scheduler)
+        bundle = self._static()
         for handle in self._handles:
             handle.update(bundle, raw=True)
         is_first = not self._feed.ended  # whoever awaits a run freezes its dashboard once more
-        self._end()
+        self._end({"model_id": self.model_id, "bundle": bundle})
         if is_first:
             _frozen.append(self)
         if len(_frozen) > N_FROZEN:
@@ -116,15 +129,36 @@ class Dashboard(anywidget.AnyWidget):
             self.layout.close()
         super().close()
 
-    def _end(self) -> None:
+    def _end(self, frozen: dict[str, Any] | None = None) -> None:
         if not self._feed.ended:
-            self._scheduler.unobserve(self)
+            if (scheduler := self._source.scheduler) is not None:
+                scheduler.unobserve(self)
             self._cancel_timer()
-            self._feed.end(time.time())
+            self._feed.end(time.time(), frozen)
+
+    def _dropped(self) -> None:
+        """Learn, in a garbage collection, that the scheduler is gone."""
+        # Nothing is sent from here: it may be any thread, in the midst of anything.
+        if self._loop is not None:
+            self._post(self._end)
+
+    @property
+    def is_displayed(self) -> bool:
+        """Whether it stands in some output, which can be frozen."""
+        return bool(self._handles)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it shows no more news: frozen, closed, or its scheduler is gone."""
+        return self._feed.ended
+
+    def _static(self) -> dict[str, Any]:
+        return views_bundle(self._source.whole(), self.views, self.task)
 
     def __repr__(self) -> str:
         # Never the default: an address, or values that change, would differ from run to run.
-        return f"Dashboard({self._scheduler.name!r})"
+        of = f", task={self.task!r}" if self.task is not None else ""
+        return f"Dashboard({self._source.name!r}{of})"
 
     def _ipython_display_(self) -> None:
         # A display id, because an output shown by `_repr_mimebundle_` cannot be replaced later.
@@ -134,8 +168,8 @@ class Dashboard(anywidget.AnyWidget):
         self._handles.append(display(data, raw=True, display_id=True))  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle = static_bundle(self._scheduler)
-        if not is_static():
+        bundle = self._static()
+        if not is_static() and self.comm is not None:  # a closed one has no page any more
             view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
             bundle["application/vnd.jupyter.widget-view+json"] = view
         return bundle, {}
@@ -160,11 +194,16 @@ class Dashboard(anywidget.AnyWidget):
     def _answer(self, content: object) -> None:
         if self.comm is None:  # closed meanwhile: nothing is begun that nobody sees
             return
-        reply = dispatch_command(self._scheduler, content)
+        if self._source.scheduler is None:
+            self._end()
+        reply = self._dispatch(content)
         if reply["ok"] and isinstance(content, Mapping) and content["name"] == "snapshot":
             self._feed.hello()
             self._pump()
         self._send_locked(reply)
+
+    def _dispatch(self, content: object) -> dict[str, Any]:
+        return dispatch_command(self._source.target(), content)
 
     def _post(self, fn: Callable[..., None], *args: object) -> bool:
         """Run `fn` on the loop's thread; at once where there was no loop to begin with.
@@ -207,6 +246,11 @@ class Dashboard(anywidget.AnyWidget):
         with self._send_lock:
             if self.comm is not None:
                 self.send(message)
+
+
+def make(scheduler: Scheduler, views: Sequence[str], task: str | None) -> Dashboard:
+    """Make a dashboard; with no views, of all that a scheduler or a task has."""
+    return Dashboard(scheduler, views or (VIEWS if task is None else PANEL), task=task)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -107,10 +107,13 @@ def test_the_parts_as_last_expression(notebook: Kernel) -> None:
     notebook.run("run = scheduler.start(display=False)")
     during = notebook.run("scheduler")
     assert [VIEW in bundle for bundle in during.displays] == [True]
-    assert notebook.run("run").result == "<Run of 'scheduler': running>"
+    state = notebook.run("run")
+    assert state.displays[0]["text/plain"] == "<Run of 'scheduler': running>"
     notebook.run("scheduler.stop()\nawait run")
+    notebook.wait(lambda: len(shown(notebook, place_of(state))) > 1, "the end of the run")
+    assert shown(notebook, place_of(state))[-1]["text/plain"] == "<Run of 'scheduler': stopped>"
     assert [VIEW in bundle for bundle in shown(notebook, place_of(during))][-1] is False
-    assert notebook.run("run").result == "<Run of 'scheduler': stopped>"
+    assert notebook.run("run").displays[0]["text/plain"] == "<Run of 'scheduler': stopped>"
     after = notebook.run("scheduler")
     assert [set(bundle) for bundle in after.displays] == [{"text/html", "text/plain"}]
     assert after.displays[0]["text/plain"].startswith("╭─ Scheduler: finished (stopped) ─")
@@ -124,7 +127,7 @@ def test_parts_of_the_dashboard_alone(notebook: Kernel) -> None:
     assert notebook.run("repr(board)").result == "\"Dashboard('scheduler')\""
     notebook.run("board.close()")
     failed = notebook.fail("scheduler.dashboard('hedder')")
-    assert failed.error.startswith("ValueError: views must be some of header, controls")
+    assert failed.error.startswith("ValueError: views must be some of header, progress")
 
 
 # --- comparable
@@ -169,7 +172,7 @@ def test_two_kernels_show_the_same(
         kernel.run("import os\nos.environ['AMLTK_NB_STATIC'] = '1'")
     static, other = (outputs(k, "text/plain", "text/html") for k in twins)
     assert [what for what, _ in static].count("5 text/html") == 1
-    assert len(static) == 14
+    assert len(static) == 15
     assert static == other
     for kernel in twins:
         kernel.run("del os.environ['AMLTK_NB_STATIC']")

@@ -11,6 +11,7 @@ import comm
 import pytest
 
 from amltk_nb.scheduling.call import Call
+from amltk_nb.views.model import SCHEMA
 from amltk_nb.views.widget import N_FROZEN, VIEWS, Dashboard, _keep_to_the_pages_subshell
 from tests.views.standin import RecordingComm, StandInScheduler
 
@@ -141,10 +142,27 @@ async def test_a_snapshot_that_fails_is_tried_again(
 
 
 def test_without_a_loop_a_hello_is_answered_at_once(comms: list[RecordingComm]) -> None:
-    dashboard = Dashboard(StandInScheduler())
+    scheduler = StandInScheduler()
+    dashboard = Dashboard(scheduler)
     comms[0].click("snapshot")
     assert len(comms[0].custom("full")) == 1
     dashboard.close()
+
+
+def test_a_page_of_another_version_gets_no_model_but_what_to_do(
+    comms: list[RecordingComm],
+) -> None:
+    scheduler = StandInScheduler()
+    Dashboard(scheduler)
+    for schema, old in ((SCHEMA - 1, "reload the page."), (SCHEMA + 1, "restart the kernel.")):
+        comms[0].click("snapshot", schema=schema)
+        reply = comms[0].custom("reply")[-1]
+        assert not reply["ok"]
+        assert reply["error"].endswith(old)
+    assert comms[0].custom("full") == []
+    comms[0].click("snapshot", schema=SCHEMA, theme="of a later page")
+    assert comms[0].custom("reply")[-1]["ok"]
+    assert len(comms[0].custom("full")) == 1
 
 
 def test_garbage_from_the_page_is_refused(comms: list[RecordingComm]) -> None:
@@ -193,7 +211,9 @@ def test_freezing_replaces_each_display_and_still_answers_reloaded_pages(
     assert [set(bundle) for bundle in handle.shown] == [{"text/html", "text/plain"}]
     assert scheduler.observers == []
     comms[0].click("snapshot")
-    assert len(comms[0].custom("final")) == 1
+    [final] = comms[0].custom("final")
+    # What such a page is to put in place of the widget: it knows no display id.
+    assert final["frozen"] == {"model_id": dashboard.model_id, "bundle": handle.shown[0]}
     comms[0].click("detail", call=3)
     assert comms[0].custom("reply")[-1]["value"]["arguments"] == [{"name": "obj", "text": "'abc'"}]
 
