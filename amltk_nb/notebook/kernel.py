@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from amltk_nb.events.handler import Handler
     from amltk_nb.host import Showable
     from amltk_nb.scheduling.scheduler import Scheduler
+    from amltk_nb.views.form_widget import FormView
     from amltk_nb.views.widget import Dashboard
 
 __all__ = ["KernelHost"]
@@ -159,6 +160,12 @@ class KernelHost(Host):
         self._places.note(dashboard, scheduler, self.cell())
         return dashboard
 
+    def form(self, task: Task[..., Any], overrides: dict[str, Any]) -> FormView:
+        """Make the form of a task; it closes when its cell runs again."""
+        form = super().form(task, overrides)
+        self._places.note(form, task.scheduler, self.cell())
+        return form
+
     def _begun(self, cell: Cell) -> None:
         """Let go of what stood under a cell that is run again."""
         if not cell.is_hash:
@@ -174,7 +181,8 @@ class KernelHost(Host):
         return thing.scheduler if isinstance(thing, Task | Run) else thing
 
     def _show_live(self, run: Run) -> None:
-        from amltk_nb.views.widget import Dashboard
+        from amltk_nb.views.form_widget import FormView
+    from amltk_nb.views.widget import Dashboard
 
         dashboard = Dashboard(run.scheduler)
         self._shown.setdefault(run, []).append(dashboard)

@@ -28,8 +28,8 @@ class Places:
             self._in.setdefault(cell.id, []).append((cell.execution, ref(dashboard)))
 
     def displayed(self, scheduler: Scheduler) -> list[Dashboard]:
-        """List those that are live in some output."""
-        made = list(self._of.get(scheduler, ()))
+        """List those that are live in some output and freeze at the end of a run."""
+        made = [board for board in self._of.get(scheduler, ()) if board.freezes]
         return [board for board in made if board.is_displayed and not board.ended]
 
     def forget(self, cell: Cell) -> None:
