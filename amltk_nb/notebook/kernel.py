@@ -181,8 +181,7 @@ class KernelHost(Host):
         return thing.scheduler if isinstance(thing, Task | Run) else thing
 
     def _show_live(self, run: Run) -> None:
-        from amltk_nb.views.form_widget import FormView
-    from amltk_nb.views.widget import Dashboard
+        from amltk_nb.views.widget import Dashboard
 
         dashboard = Dashboard(run.scheduler)
         self._shown.setdefault(run, []).append(dashboard)
