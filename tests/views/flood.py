@@ -17,9 +17,10 @@ from amltk_nb.scheduling.task import Task
 from amltk_nb.testing import FakeClock, ManualBackend
 from amltk_nb.views.feed import Feed
 from amltk_nb.views.fitting import n_bytes
+from amltk_nb.views.model import apply, call_record
 from tests.scheduling.conftest import turn_until
 
-__all__ = ["Flood", "Sent"]
+__all__ = ["Flood", "Sent", "joined_late"]
 
 TICK_S = 0.05
 BEGIN_AT = 1_700_000_000.0
@@ -59,7 +60,11 @@ class Flood:
     sent: list[Sent] = field(default_factory=list)
 
     async def record(self, seconds: float) -> list[Sent]:
-        """Let it run for so many seconds of its own clock; what the page is sent meanwhile."""
+        """Let it run for so many seconds of its own clock.
+
+        Returns:
+            What the page is sent meanwhile. `ended` holds what it could ask for at the end.
+        """
         self.clock = FakeClock(BEGIN_AT)
         self.backend = ManualBackend(self.n_workers, batches=True)
         self.scheduler = Scheduler(self.backend, clock=self.clock, name="flood")
@@ -77,6 +82,7 @@ class Flood:
             await self._tick()
             self.now_s = round(n * TICK_S, 3)
             feed.step(self.now_s, self.clock())
+        self.ended = [call_record(call) for call in self.scheduler.calls("done", limit=10_000)]
         self.scheduler.stop(wait=False)
         for call in self.backend.calls:
             self.backend.cancel(call)
@@ -128,3 +134,13 @@ class Flood:
 class _Marks:
     def __init__(self, mark: Callable[[], bool]) -> None:
         self.changed = mark
+
+
+def joined_late(sent: list[Sent], at_s: float) -> tuple[dict[str, Any], list[Sent]]:
+    """Return what a page is sent that comes later than the flood: everything, and the news."""
+    model = sent[0].message["model"]
+    earlier = [each for each in sent if each.at_s <= at_s]
+    for each in earlier[1:]:
+        model = apply(each.message["patch"], model)
+    moment = {key: earlier[-1].message[key] for key in ("version", "at")}
+    return {**sent[0].message, **moment, "model": model}, sent[len(earlier) :]
