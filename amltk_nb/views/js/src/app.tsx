@@ -11,10 +11,11 @@ import { Log } from "./log";
 import { Plugins } from "./plugins";
 import { Progress } from "./progress";
 import { Queue } from "./queue";
+import { Missing, Strip } from "./strip";
 import { Timeline } from "./timeline";
 import { Workers } from "./workers";
 
-export function App({ views }: { views: readonly string[] }) {
+export function App({ views, task }: { views: readonly string[]; task: string | undefined }) {
   const line = useConnection();
   const { model, phase } = line.page;
   const views_: Record<string, () => VNode> = {
@@ -33,7 +34,9 @@ export function App({ views }: { views: readonly string[] }) {
   const side = part("events", "plugins");
   return (
     <div class="amltk-all" data-lost={line.lost()} data-phase={phase}>
+      {!views.includes("header") && <Strip task={task} />}
       {part("header", "progress", "controls")}
+      <Missing task={task} unknown={views.filter((name) => !Object.hasOwn(views_, name))} />
       <Notice />
       {phase === "waiting" && <p class="amltk-muted">Waiting for the kernel…</p>}
       {phase !== "waiting" && (

@@ -25,9 +25,10 @@ function render({ model, el }: RenderProps): () => void {
   const connection = new Connection(model, undefined, controller.signal);
   const wanted = model.get("views");
   const views = Array.isArray(wanted) && wanted.length > 0 ? wanted.map(String) : VIEWS;
+  const task = model.get("task");
   draw(
     <Line.Provider value={connection}>
-      <App views={views} />
+      <App views={views} task={typeof task === "string" ? task : undefined} />
     </Line.Provider>,
     root,
   );

@@ -79,11 +79,14 @@ export class Kernel {
   private cleanup: () => void = () => undefined;
   broken = false; // the comm is closed, so that sending throws
 
-  constructor(private readonly views: readonly string[] = []) {
+  constructor(
+    private readonly views: readonly string[] = [],
+    private readonly task: string | null = null,
+  ) {
     document.body.replaceChildren(this.el);
   }
 
-  get = (key: string) => (key === "views" ? this.views : undefined);
+  get = (key: string) => (key === "views" ? this.views : key === "task" ? this.task : undefined);
   on = (event: string, callback: (...args: never[]) => void) =>
     void this.heard.set(event, callback as Heard);
   off = (event?: string | null) => void this.heard.delete(event ?? "");

@@ -182,6 +182,39 @@ describe("buttons", () => {
     expect(kernel.take("stop_now").args).toEqual({});
   });
 
+  test("while running calls have some seconds left, they are counted down here and what comes is said", async () => {
+    const run = { name: "demo", state: "stopping" as const, n: 1, started_at: AT - 10, stopping_since: AT, grace_ends_at: AT + 3.5 };
+    const kernel = await new Kernel().open(model({ run: { run } }));
+    const shown = () => [kernel.text(".amltk-meta"), kernel.button("Stop again: end the running calls now").title];
+    const hint = "Stopping; click again to end 1 running call now";
+    expect(shown()[0]).toContain("stopping: ends 1 running call in 4 s");
+    expect(shown()[1]).toBe(`${hint} and not in 4 s`);
+    await seconds(1);
+    expect(shown()[0]).toContain("stopping: ends 1 running call in 3 s");
+    expect(shown()[1]).toBe(`${hint} and not in 3 s`);
+    await seconds(3);
+    expect(shown()[0]).toContain("stopping: ending 1 running call");
+    expect(shown()[1]).toBe(hint);
+    await kernel.patch({ counts: { upsert: { running: { n: 0 } } } });
+    expect(shown()[0]).toContain("stopping for 4 s");
+  });
+
+  test("what cannot be ended is left behind after its seconds, not ended", async () => {
+    const run = { name: "demo", state: "stopping" as const, n: 1, started_at: AT - 10, stopping_since: AT, grace_ends_at: AT + 2 };
+    const backend = { backend: { name: "ThreadExecutor", options: {}, n_workers: 2, cannot_end: "threads cannot be ended" } };
+    const kernel = await new Kernel().open(model({ run: { run }, backend }));
+    expect(kernel.text(".amltk-meta")).toContain("stopping: leaves 1 running call in 2 s");
+    expect(kernel.text(".amltk-advice")).toBe(""); // it does not wait for them
+    await seconds(2);
+    expect(kernel.text(".amltk-meta")).toContain("stopping: leaving 1 running call");
+  });
+
+  test("each keeps room for what it will say, so that its neighbours stay", async () => {
+    const kernel = await new Kernel(["controls"]).open();
+    const rooms = [...kernel.el.querySelectorAll(".amltk-room")].map((room) => room.textContent);
+    expect(rooms).toEqual(["Resume", "Stop again"]);
+  });
+
   test("what the backend cannot do cannot be pressed and says why", async () => {
     const why = "threads cannot be ended";
     const backend = { backend: { name: "ThreadExecutor", options: {}, n_workers: 2, cannot_end: why } };
@@ -405,20 +438,10 @@ describe("the other views", () => {
     const kernel = await new Kernel().open(empty);
     expect([...kernel.el.querySelectorAll(".amltk-empty")].map((e) => e.textContent)).toEqual([
       "No calls yet: task.submit(…) in any cell, and it is shown here.",
-      "No events yet.",
+      "No tasks yet: put @scheduler.task above a function; its events are shown here, too.",
       "No plugins. Limit a task with scheduler.task(f, plugins=Limiter(max_concurrent=2)).",
       "Nothing yet. What callbacks print in the background is shown here.",
     ]);
-  });
-
-  test.each([[["header"]], [["queue"]], [["workers"]], [["controls", "log"]], [["events", "plugins"]]])("%j alone are a widget", async (views) => {
-    const kernel = await new Kernel(views).open();
-    const marks: Record<string, string> = {
-      header: ".amltk-head", controls: ".amltk-controls", queue: ".amltk-at-queue",
-      workers: ".amltk-at-workers", events: ".amltk-at-events", plugins: ".amltk-at-plugins", log: ".amltk-at-log",
-    };
-    const shown = Object.keys(marks).filter((view) => kernel.el.querySelector(marks[view] as string));
-    expect(shown.sort()).toEqual([...views].sort());
   });
 
   test("progress is a bar that can be heard", async () => {
@@ -432,7 +455,7 @@ describe("the other views", () => {
   test("a finished run says why and how long it took", async () => {
     const run = { name: "demo", state: "finished" as const, n: 2, started_at: AT - 75, ended_at: AT, elapsed_s: 75, code: "exception", reason: "ValueError: no" };
     const kernel = await new Kernel().open(model({ run: { run } }));
-    expect(kernel.text(".amltk-title")).toBe("demo✕finishedexception: ValueError: no");
+    expect(kernel.text(".amltk-title")).toBe("demo✕finishedexception: ValueError: no○Notify me");
     expect(kernel.text(".amltk-meta")).toBe("took 1 min 15 sProcessExecutor2 workersrun 2");
   });
 
