@@ -37,7 +37,7 @@ class Dispatcher:
         *,
         batching: bool,
         clock: Callable[[], float] = time.time,
-        is_held_up: Callable[[], bool] = lambda: False,
+        is_held_up: Callable[[], bool] | None = None,
     ) -> None:
         """Start empty.
 
@@ -156,7 +156,8 @@ class Dispatcher:
 
     def _hand_over(self) -> None:
         while self._n_ready and not self.paused:
-            if self._backend.slots() <= 0 or self._is_held_up():
+            held_up = self._is_held_up is not None and self._is_held_up()
+            if held_up or self._backend.slots() <= 0:
                 self._is_full = True
                 return
             batch = self._take_batch()

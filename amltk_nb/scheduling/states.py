@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from threading import get_ident
 from time import perf_counter
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from amltk_nb.errors import IllegalMoveError
 
@@ -73,19 +73,37 @@ N_TRACED = 8  # moves of one call, or of one scheduler, that are remembered
 
 S = TypeVar("S", RunState, CallState)
 
-# Of each move in turn: the new state, the time (seconds of `perf_counter`), the thread. Flat, and
-# put into words only when asked for: calls move tens of thousands of times a second, and each one
-# that is remembered keeps its own. Who moved them would cost a frame object each time, and the
-# state nearly says it.
-Trace: TypeAlias = tuple[Any, ...]
+# A move: those before it, the new state, the time (seconds of `perf_counter`), the thread. Put into
+# words only when asked for: calls move tens of thousands of times a second, and each one that is
+# remembered keeps its own. Who moved them would cost a frame object each time, and the state nearly
+# says it.
+Trace: TypeAlias = tuple[()] | tuple["Trace", RunState | CallState, float, int]
 
-_STEP = 3  # entries of a trace for one move
-_OLDEST = -_STEP * N_TRACED
+# Every way round in a table leads through one of these, so only there it can become too long.
+_RETURNED, _RESUMED = CallState.QUEUED, RunState.RUNNING
 
 
 def traced(trace: Trace, new: RunState | CallState) -> Trace:
-    """Return a trace with one more move; the oldest goes when there are too many."""
-    return (trace + (new, perf_counter(), get_ident()))[_OLDEST:]  # noqa: RUF005 - quicker
+    """Return a trace with one more move; the oldest go when there are too many."""
+    if new is _RETURNED or new is _RESUMED:
+        trace = _shortened(trace)
+    return (trace, new, perf_counter(), get_ident())
+
+
+def _shortened(trace: Trace) -> Trace:
+    short: Trace = ()
+    for state, when, thread in _moves(trace)[-N_TRACED:]:
+        short = (short, state, when, thread)
+    return short
+
+
+def _moves(trace: Trace) -> list[tuple[RunState | CallState, float, int]]:
+    """List the moves, the oldest first."""
+    moves = []
+    while trace:
+        trace, state, when, thread = trace
+        moves.append((state, when, thread))
+    return moves[::-1]
 
 
 def checked_move(
@@ -118,8 +136,7 @@ def _told(trace: Trace, old: RunState | CallState, new: RunState | CallState) ->
     yield f"Its last moves (at most {N_TRACED} are remembered), the oldest first:"
     if not trace:
         yield f"  none: it is {old} as it was made"
-    for at in range(0, len(trace), _STEP):
-        state, when, thread = trace[at : at + _STEP]
+    for state, when, thread in _moves(trace)[-N_TRACED:]:
         where = names.get(thread, "that has ended")
         yield f"  {state}, {now - when:.6f} s ago, on thread {where}"
     yield f"  refused: {new}, now, on thread {threading.current_thread().name!r}"

@@ -58,7 +58,7 @@ class Traffic:
             scheduler.backend,
             batching=scheduler.batching,
             clock=scheduler.clock,
-            **({"is_held_up": self._journal.is_behind} if self._journal is not None else {}),
+            is_held_up=self._journal.is_behind if self._journal is not None else None,
         )
         if self._journal is not None:
             self._journal.caught_up = self.changed
