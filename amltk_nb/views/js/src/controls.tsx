@@ -1,10 +1,10 @@
 // The buttons that steer the whole run. What is shown changes only when the engine says so.
 
-import { useConnection } from "./hooks";
-import { number } from "./format";
+import { number, plural, ticking } from "./format";
+import { useConnection, useSeconds } from "./hooks";
 import { count, nNotTriedAgain, type Model, type Page } from "./page";
 import { Ask } from "./parts";
-import type { RunState } from "./wire";
+import type { RunRecord, RunState } from "./wire";
 
 export function Controls() {
   const line = useConnection();
@@ -18,7 +18,7 @@ export function Controls() {
   return (
     <div class="amltk-controls" role="group" aria-label="Controls">
       <First state={state} closed={closed} cannotStart={run?.cannot_start} />
-      <StopButton stopping={state === "stopping"} reason={closed ?? over} cannotEnd={cannotEnd} />
+      <StopButton run={run} nRunning={count(model, "running")} reason={closed ?? over} cannotEnd={cannotEnd} />
       <Ask
         name="stop_now"
         label="Stop now"
@@ -39,28 +39,41 @@ export function Controls() {
 function First(props: { state: RunState; closed?: string | undefined; cannotStart?: string | undefined }) {
   const { state, closed, cannotStart } = props;
   if (state === "idle" || state === "finished") {
-    return <Ask name="start" label="Start" reason={closed ?? cannotStart} />;
+    return <Ask name="start" label="Start" room="Resume" reason={closed ?? cannotStart} />;
   }
   if (state === "paused") {
     return <Ask name="resume" label="Resume" hint="Start queued calls again" reason={closed} />;
   }
   const reason = state === "stopping" ? "It is stopping." : undefined;
-  return <Ask name="pause" label="Pause" hint="Start no more calls; running ones go on" reason={closed ?? reason} />;
+  return <Ask name="pause" label="Pause" room="Resume" hint="Start no more calls; running ones go on" reason={closed ?? reason} />;
+}
+
+interface StopProps {
+  run: RunRecord | undefined;
+  nRunning: number;
+  reason: string | undefined;
+  cannotEnd: string | undefined;
 }
 
 /** The second click on Stop means: do not wait for what runs. */
-function StopButton(props: { stopping: boolean; reason?: string | undefined; cannotEnd?: string | undefined }) {
-  if (!props.stopping) {
-    const why = props.cannotEnd ? `, for they cannot be ended: ${props.cannotEnd}` : "";
-    return <Ask name="stop" label="Stop" hint={`Take no more calls; running ones finish${why}`} reason={props.reason} />;
+function StopButton({ run, nRunning, reason, cannotEnd }: StopProps) {
+  const line = useConnection();
+  const endsAt = run?.state === "stopping" ? run.grace_ends_at : undefined;
+  useSeconds(endsAt !== undefined);
+  if (run?.state !== "stopping") {
+    const why = cannotEnd ? `, for they cannot be ended: ${cannotEnd}` : "";
+    const hint = `Take no more calls; running ones finish${why}`;
+    return <Ask name="stop" label="Stop" room="Stop again" hint={hint} reason={reason} />;
   }
+  const leftS = endsAt === undefined ? 0 : Math.ceil(endsAt - line.now());
+  const instead = leftS > 0 ? ` and not in ${ticking(leftS)}` : "";
   return (
     <Ask
       name="stop_now"
-      label="Stop"
+      label="Stop again"
       spoken="Stop again: end the running calls now"
-      hint="Stopping; click again to end the running calls now"
-      reason={props.reason ?? props.cannotEnd}
+      hint={`Stopping; click again to end ${plural(nRunning, "running call")} now${instead}`}
+      reason={reason ?? cannotEnd}
     />
   );
 }

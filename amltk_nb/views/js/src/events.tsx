@@ -1,9 +1,11 @@
 // Who emitted what how often, and who listens: the scheduler first, then each task.
 
-import { number, oneLine, plural } from "./format";
-import { memo } from "./hooks";
+import { useContext, useRef } from "preact/hooks";
+import { clockTime, number, oneLine, plural, rate } from "./format";
+import { Line, memo, useSeconds } from "./hooks";
 import type { Model } from "./page";
 import { Empty, Section } from "./parts";
+import { N_SLOTS, Pulse } from "./pulse";
 import type { CallbackRecord, EventRecord } from "./wire";
 
 interface Props {
@@ -19,16 +21,27 @@ interface Listed extends EventRecord {
 
 export const Events = memo(({ events, callbacks, tasks }: Props) => {
   const emitters = grouped(events, callbacks);
+  const at = useContext(Line).now(); // not followed: of all that comes only the events matter here
+  const { current: pulse } = useRef(new Pulse());
+  pulse.take(events, at);
+  useSeconds(pulse.isAlive(at));
   const names = ["scheduler", ...inOrder(tasks).map(([ref]) => ref)].filter((name) => emitters.has(name));
   return (
     <Section id="events" title="Events">
-      {names.length === 0 && <Empty>No events yet.</Empty>}
+      {tasks.size === 0 && (
+        <Empty>No tasks yet: put <code>@scheduler.task</code> above a function; its events are shown here, too.</Empty>
+      )}
+      {tasks.size > 0 && callbacks.size === 0 && (
+        <Empty>Nobody listens yet: put <code>@task.on_result</code> above a function, and it is told of each result.</Empty>
+      )}
       {names.map((name) => (
         <Emitter
           key={name}
           name={name}
           signature={tasks.get(name)?.signature}
           events={emitters.get(name) ?? []}
+          pulse={pulse}
+          at={at}
           open={name === "scheduler" || tasks.size <= 3}
         />
       ))}
@@ -36,7 +49,16 @@ export const Events = memo(({ events, callbacks, tasks }: Props) => {
   );
 });
 
-function Emitter(props: { name: string; signature: string | undefined; events: Listed[]; open: boolean }) {
+interface EmitterProps {
+  name: string;
+  signature: string | undefined;
+  events: Listed[];
+  pulse: Pulse;
+  at: number;
+  open: boolean;
+}
+
+function Emitter(props: EmitterProps) {
   return (
     <details class="amltk-emitter" open={props.open}>
       <summary>
@@ -48,6 +70,8 @@ function Emitter(props: { name: string; signature: string | undefined; events: L
           <li key={event.id} data-quiet={event.count === 0 && event.callbacks.length === 0}>
             <span class="amltk-pair">
               <code>@{oneLine(event.name)}</code>
+              <Minute slots={props.pulse.minute(event.id, props.at)} />
+              <When perSecond={props.pulse.rate(event.id, props.at)} lastAt={props.pulse.lastAt(event.id)} />
               <span class="amltk-n">{number(event.count)}</span>
             </span>
             {event.callbacks.length > 0 && (
@@ -59,6 +83,29 @@ function Emitter(props: { name: string; signature: string | undefined; events: L
         ))}
       </ul>
     </details>
+  );
+}
+
+/** How often it happens, or when it last did: one place for both, so that nothing moves. */
+function When({ perSecond, lastAt }: { perSecond: number; lastAt: number | undefined }) {
+  const last = lastAt === undefined ? "" : clockTime(lastAt);
+  return (
+    <span class="amltk-when" title={last && `last at ${last}`}>
+      {perSecond > 0 ? rate(perSecond) : last}
+    </span>
+  );
+}
+
+const SPARK_PX = 14;
+
+/** The last minute, a bar for each second; the rate beside it says the same in words. */
+function Minute({ slots }: { slots: number[] | undefined }) {
+  const most = Math.max(...(slots ?? []), 1);
+  const bars = (slots ?? []).map((n, x) => (n > 0 ? `M${x} ${SPARK_PX}v${-Math.max(1, (SPARK_PX * n) / most).toFixed(1)}` : ""));
+  return (
+    <svg class="amltk-minute" viewBox={`-0.5 0 ${N_SLOTS} ${SPARK_PX}`} aria-hidden="true">
+      <path d={bars.join("")} />
+    </svg>
   );
 }
 

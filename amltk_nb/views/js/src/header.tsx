@@ -3,6 +3,7 @@
 import { duration, number, oneLine, plural, rate, ticking } from "./format";
 import { advice, engineText, jobsText, waitingText } from "./engine";
 import { useConnection, useSeconds } from "./hooks";
+import { Notify } from "./notify";
 import { count, type Page } from "./page";
 import { State } from "./parts";
 import type { BackendRecord, RunRecord } from "./wire";
@@ -22,11 +23,15 @@ export function Header() {
       <div class="amltk-title">
         <h2 class="amltk-name">{run ? oneLine(run.name) || "Scheduler" : "Scheduler"}</h2>
         {run && <RunState run={run} final={phase === "final"} />}
-        <Health />
+        <span class="amltk-end">
+          <Health />
+          <Notify />
+        </span>
       </div>
       <div class="amltk-meta">
         {run && <Elapsed run={run} now={line.now()} />}
-        {perSecond !== undefined && <span>{rate(perSecond)}</span>}
+        {line.live() && <span class="amltk-rate">{perSecond === undefined ? "" : rate(perSecond, "calls")}</span>}
+        {run?.state === "stopping" && <span>{stoppingText(run, count(model, "running"), backend, line.now())}</span>}
         {backend && <Engine backend={backend} now={line.now()} />}
         {run && run.n > 1 && <span>run {number(run.n)}</span>}
         {run?.journal && <span class="amltk-journal">{oneLine(run.journal)}</span>}
@@ -54,12 +59,13 @@ function Engine({ backend, now }: { backend: BackendRecord; now: number }) {
 /** What to do when something takes long that no button here can hasten. */
 function Advice(props: { run: RunRecord | undefined; backend: BackendRecord; page: Page; now: number }) {
   const { run, backend, page, now } = props;
-  const held = run?.state === "stopping" && backend.cannot_end !== undefined && count(page.model, "running") > 0;
+  const waits = run?.state === "stopping" && run.grace_ends_at === undefined;
+  const held = waits && backend.cannot_end !== undefined && count(page.model, "running") > 0;
   const text = held ? `It ends when the running calls do: ${oneLine(backend.cannot_end ?? "")}.` : advice(backend, now);
   return text ? <p class="amltk-advice">{text}</p> : null;
 }
 
-function RunState({ run, final }: { run: RunRecord; final: boolean }) {
+export function RunState({ run, final }: { run: RunRecord; final: boolean }) {
   const why = [run.code, run.reason].filter(Boolean).map((text) => oneLine(String(text)));
   return (
     <>
@@ -79,19 +85,30 @@ export function toneOf(run: RunRecord): string {
 function Elapsed({ run, now }: { run: RunRecord; now: number }) {
   if (run.started_at === undefined) return <span>not started</span>;
   if (run.state === "finished") {
-    return <span>took {duration(run.elapsed_s ?? (run.ended_at ?? now) - run.started_at)}</span>;
+    return <span class="amltk-elapsed">took {duration(run.elapsed_s ?? (run.ended_at ?? now) - run.started_at)}</span>;
   }
-  const stopping = run.state === "stopping" && run.stopping_since !== undefined;
-  return (
-    <>
-      <span>{ticking(now - run.started_at)}</span>
-      {stopping && <span>stopping for {ticking(now - (run.stopping_since ?? now))}</span>}
-    </>
-  );
+  return <span class="amltk-elapsed">{ticking(now - run.started_at)}</span>;
+}
+
+/** What becomes of the running calls of a run that is stopping, and when. */
+export function stoppingText(
+  run: RunRecord,
+  nRunning: number,
+  backend: BackendRecord | undefined,
+  now: number,
+): string {
+  if (nRunning > 0 && run.grace_ends_at !== undefined) {
+    const calls = plural(nRunning, "running call");
+    const leftS = Math.ceil(run.grace_ends_at - now);
+    const canEnd = backend?.cannot_end === undefined;
+    if (leftS <= 0) return `stopping: ${canEnd ? "ending" : "leaving"} ${calls}`;
+    return `stopping: ${canEnd ? "ends" : "leaves"} ${calls} in ${ticking(leftS)}`;
+  }
+  return run.stopping_since === undefined ? "stopping" : `stopping for ${ticking(now - run.stopping_since)}`;
 }
 
 /** Whether the kernel can be heard; a busy kernel must not look like an idle scheduler. */
-function Health() {
+export function Health() {
   const line = useConnection();
   const text = healthText(line);
   return text ? <span class="amltk-health">{text}</span> : null;

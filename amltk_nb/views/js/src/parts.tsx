@@ -39,10 +39,11 @@ interface AskProps {
   hint?: string;
   reason?: string | undefined; // why it cannot be pressed now
   kind?: string;
+  room?: string; // the longest label that it gets, for which it keeps room
 }
 
 /** A button that sends one command and shows at once that it was received. */
-export function Ask({ name, args = {}, label, spoken = label, hint, reason, kind }: AskProps) {
+export function Ask({ name, args = {}, label, spoken = label, hint, reason, kind, room }: AskProps) {
   const line = useConnection();
   const id = useId();
   const key = `${name} ${JSON.stringify(args)}`;
@@ -64,6 +65,7 @@ export function Ask({ name, args = {}, label, spoken = label, hint, reason, kind
     >
       <span class="amltk-stack" data-asked={asked}>
         <span>{label}</span>
+        {room && <span class="amltk-room" aria-hidden="true">{room}</span>}
         <span>asked…</span>
       </span>
       {why && <span id={id} class="amltk-hidden">{why}</span>}

@@ -17,7 +17,7 @@ describe("format", () => {
     expect(format.ticking(s)).toBe(text));
 
   test.each([[0.423, "0.42 calls/s"], [3.14, "3.1 calls/s"], [12_345.6, "12,346 calls/s"]])("rate(%d) is %s", (n, text) =>
-    expect(format.rate(n)).toBe(text));
+    expect(format.rate(n, "calls")).toBe(text));
 
   test.each([
     [0.1, 0.6, "under 1 s left"], [19.2, 27.5, "about 19–28 s left"], [100, 200, "about 1–4 min left"],
