@@ -22,9 +22,10 @@ from amltk_nb import Scheduler
 from amltk_nb.scheduling.snapshot import Snapshot
 from amltk_nb.scheduling.states import RunState
 from amltk_nb.testing import FakeClock, ManualBackend
+from amltk_nb.views.commands import COMMANDS
 from amltk_nb.views.widget import Dashboard
 from tests.scheduling.conftest import settled, turn_until
-from tests.views.hostile import READING, Forger, as_received, is_right, number_of
+from tests.views.hostile import ANSWERED, READING, Forger, as_received, is_right, number_of
 from tests.views.standin import RecordingComm
 
 N_ROUNDS, N_IN_A_ROUND = 40, 250
@@ -49,8 +50,8 @@ class Line(RecordingComm):
 
 
 @pytest.fixture
-def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Scheduler], Line]]:
-    """Show a scheduler's dashboard on a page, and return the connection to it."""
+def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Line]]:
+    """Show a scheduler's dashboard, or a task's form, on a page; return the connection to it."""
     lines: list[Line] = []
     dashboards: list[Dashboard] = []
 
@@ -60,8 +61,8 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Scheduler],
             lines.append(line)
         return line
 
-    def open_page(scheduler: Scheduler) -> Line:
-        dashboards.append(Dashboard(scheduler))
+    def open_page(scheduler: Scheduler, *, form_of: Any = None) -> Line:
+        dashboards.append(Dashboard(scheduler) if form_of is None else form_of.form())
         return lines[-1]
 
     monkeypatch.setattr(comm, "create_comm", create)
@@ -82,18 +83,23 @@ async def nothing_escapes(caplog: pytest.LogCaptureFixture) -> AsyncIterator[lis
     assert raised + loud == []
 
 
+def often(n: int, flag: bool = False, **kwargs: Any) -> int:
+    return n
+
+
 class World:
     """A scheduler with calls in every state, whose calls end by hand."""
 
     def __init__(self, *, cannot_end: str | None = None) -> None:
         self.backend = ManualBackend(2, cannot_end=cannot_end)
         self.scheduler = Scheduler(self.backend, clock=FakeClock(1_000.0))
+        self.task = self.scheduler.task(often)
         self.ends = 0
 
     async def begin(self) -> None:
         self.scheduler.start(display=False)
         for n in range(9):
-            self.scheduler.submit(divmod, n, 3)
+            self.task.submit(n) if n % 3 == 2 else self.scheduler.submit(divmod, n, 3)
         for end in (self.backend.finish, self.backend.fail):
             end(self.backend.calls[0], *([ValueError("bad")] if end == self.backend.fail else []))
             await settled()
@@ -170,25 +176,42 @@ async def check(world: World, line: Line, message: Any, buffers: tuple[bytes, ..
     return ("wrong", "right, refused", "right, done")[right + reply["ok"]]
 
 
+async def stamps(line: Line) -> list[str]:
+    """Ask for the forms there are, as a page does before it sends what was entered."""
+    asked: list[dict[str, Any]] = [{"name": "form", "args": {}}] * 9
+    asked += [{"name": "edit", "args": {"call": call}} for call in range(1, 10)]
+    replies = [
+        await sent(line, {"kind": "command", "id": n, **what}) for n, what in enumerate(asked)
+    ]
+    return [reply["value"]["stamp"] for reply in replies if reply["ok"]]
+
+
 @pytest.mark.timeout(120)
 async def test_ten_thousand_messages_are_each_answered_once_and_wrong_ones_do_nothing(
-    open_page: Callable[[Scheduler], Line], nothing_escapes: list[str]
+    open_page: Callable[..., Line], nothing_escapes: list[str]
 ) -> None:
     kinds: Counter[str] = Counter()
+    done: Counter[str] = Counter()
     for seed in range(N_ROUNDS):
         world = World(cannot_end="nobody can" if seed % 4 == 3 else None)
-        line = open_page(world.scheduler)
+        line = open_page(world.scheduler, form_of=world.task if seed % 4 == 2 else None)
         forger = Forger(seed)
+        await world.begin()
+        forger.stamps += await stamps(line)
         for n, message in enumerate(forger.messages(N_IN_A_ROUND, heavy_every=125)):
             if n % 10 == 0:
                 await world.go_on()
             buffers = (b"\0" * 1_000, b"") if n % 7 == 0 else ()
-            kinds[await check(world, line, message, buffers)] += 1
+            what = await check(world, line, message, buffers)
+            kinds[what] += 1
+            if what == "right, done":
+                done[message["name"]] += 1
         await world.end()
     assert kinds.total() == N_ROUNDS * N_IN_A_ROUND == 10_000
     assert kinds["wrong"] > 6_000  # the rest is not idle either
     assert kinds["right, done"] > 500
     assert kinds["right, refused"] > 300
+    assert set(done) == COMMANDS.keys(), "each of them was also done"
 
 
 JSON = st.recursive(
@@ -204,7 +227,7 @@ def no_command(message: Any) -> bool:
     return not is_right(message)
 
 
-def test_no_value_of_json_gets_through(open_page: Callable[[Scheduler], Line]) -> None:
+def test_no_value_of_json_gets_through(open_page: Callable[..., Line]) -> None:
     world = World()
     line = open_page(world.scheduler)  # where no loop runs: all is answered at once
 
@@ -229,30 +252,25 @@ def right_ones(seed: int, n: int) -> list[Any]:
 
 
 async def test_when_the_run_is_over(
-    open_page: Callable[[Scheduler], Line], nothing_escapes: list[str]
+    open_page: Callable[..., Line], nothing_escapes: list[str]
 ) -> None:
     world = World()
     line = open_page(world.scheduler)
     await world.begin()
     await world.end()
-    steering = {"pause", "resume", "restart_workers", "cancel", "start"}
     for message in right_ones(1, 200):
         reply = await sent(line, message)
-        if message["name"] in READING - {"detail"}:
+        if message["name"] in ANSWERED:
             assert reply["ok"]
         if message["name"] == "start":
             assert reply["ok"]
             await world.end()
-        assert reply["ok"] or message["name"] in steering | {
-            "detail",
-            "resubmit",
-            "resubmit_failed",
-        }
+        assert reply["ok"] or message["name"] not in ANSWERED | {"stop", "stop_now", "start"}
         assert world.scheduler.last_run.done()
 
 
 async def test_while_it_is_stopping(
-    open_page: Callable[[Scheduler], Line], nothing_escapes: list[str]
+    open_page: Callable[..., Line], nothing_escapes: list[str]
 ) -> None:
     world = World(cannot_end="nobody can")
     line = open_page(world.scheduler)
@@ -260,12 +278,11 @@ async def test_while_it_is_stopping(
     assert (await sent(line, {"kind": "command", "id": 1, "name": "stop", "args": {}}))["ok"]
     running = [call.id for call in world.backend.calls]
     assert len(running) == 2
-    allowed = READING | {"stop"}
     for message in right_ones(2, 200):
         if message["name"] == "stop_now":
             continue
         reply = await sent(line, message)
-        assert reply["ok"] or message["name"] not in allowed - {"detail"}
+        assert reply["ok"] or message["name"] not in ANSWERED | {"stop"}
         assert world.scheduler.state == RunState.STOPPING
         assert [call.id for call in world.backend.calls] == running
     for call in world.backend.calls:
@@ -273,7 +290,7 @@ async def test_while_it_is_stopping(
     assert str(await asyncio.wait_for(world.scheduler.last_run, DEAD_S)) == "stopped"
 
 
-def test_when_its_loop_is_gone(open_page: Callable[[Scheduler], Line]) -> None:
+def test_when_its_loop_is_gone(open_page: Callable[..., Line]) -> None:
     """A script's loop ends with `asyncio.run`, and its page may stay."""
     lines: list[Line] = []
     schedulers: list[Scheduler] = []
@@ -301,7 +318,7 @@ def test_when_its_loop_is_gone(open_page: Callable[[Scheduler], Line]) -> None:
 
 
 async def test_when_the_dashboard_is_frozen_or_closed(
-    open_page: Callable[[Scheduler], Line], nothing_escapes: list[str]
+    open_page: Callable[..., Line], nothing_escapes: list[str]
 ) -> None:
     scheduler = Scheduler(ManualBackend(2))
     line = open_page(scheduler)
@@ -327,7 +344,7 @@ async def test_when_the_dashboard_is_frozen_or_closed(
     ],
 )  # fmt: skip
 async def test_a_page_cannot_change_what_others_are_shown(
-    open_page: Callable[[Scheduler], Line], nothing_escapes: list[str], state: Any
+    open_page: Callable[..., Line], nothing_escapes: list[str], state: Any
 ) -> None:
     scheduler = Scheduler(ManualBackend(2))
     line = open_page(scheduler)
@@ -342,7 +359,7 @@ async def test_a_page_cannot_change_what_others_are_shown(
 
 @pytest.mark.timeout(60)
 async def test_from_many_threads_while_calls_flow(
-    open_page: Callable[[Scheduler], Line], nothing_escapes: list[str]
+    open_page: Callable[..., Line], nothing_escapes: list[str]
 ) -> None:
     """A kernel may hand each message over on another thread; calls end on a third."""
     scheduler = Scheduler.with_threads(2)

@@ -4,6 +4,7 @@ import type { VNode } from "preact";
 import { Announcer } from "./announcer";
 import { Controls } from "./controls";
 import { Events } from "./events";
+import { TaskForm } from "./form";
 import { visible } from "./format";
 import { Header } from "./header";
 import { useConnection } from "./hooks";
@@ -22,6 +23,7 @@ export function App({ views, task }: { views: readonly string[]; task: string | 
     header: () => <Header key="header" />,
     progress: () => <Progress key="progress" />,
     controls: () => <Controls key="controls" />,
+    form: () => <TaskForm key="form" />,
     queue: () => <Queue key="queue" />,
     workers: () => <Workers key="workers" alone={!views.includes("queue")} />,
     timeline: () => <Timeline key="timeline" alone={!views.includes("queue")} />,
@@ -30,7 +32,7 @@ export function App({ views, task }: { views: readonly string[]; task: string | 
     log: () => <Log key="log" log={model.log} />,
   };
   const part = (...names: string[]) => names.filter((n) => views.includes(n)).map((n) => views_[n]?.());
-  const main = part("queue", "timeline", "workers");
+  const main = part("form", "queue", "timeline", "workers");
   const side = part("events", "plugins");
   return (
     <div class="amltk-all" data-lost={line.lost()} data-phase={phase}>

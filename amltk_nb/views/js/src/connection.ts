@@ -59,6 +59,14 @@ export class Connection {
     return () => this.listeners.delete(listener);
   }
 
+  /** Be told a trait of the widget now and whenever it changes; returns how to stop that. */
+  follow(trait: string, told: (value: unknown) => void): () => void {
+    const tell = () => told(this.model.get(trait));
+    this.model.on(`change:${trait}`, tell);
+    tell();
+    return () => this.model.off(`change:${trait}`, tell);
+  }
+
   /** Seconds since the epoch by the kernel's clock. */
   now(): number {
     return this.clock() + this.offsetS;

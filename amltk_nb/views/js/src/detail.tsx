@@ -1,7 +1,9 @@
 // The open row: everything about one call, fetched when it is opened and when its state moves.
 
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { closedReason } from "./controls";
 import { callWord } from "./engine";
+import { EditForm } from "./form";
 import { clockTime, number, oneLine, visible } from "./format";
 import { useConnection, useSeconds } from "./hooks";
 import { Action, startsIn } from "./row";
@@ -18,7 +20,13 @@ interface Props {
 
 export function Detail({ call, onGoTo, onClose, onGrown }: Props) {
   const { detail, error } = useDetail(call);
+  const [editing, setEditing] = useState(false);
+  const row = useRef<HTMLTableRowElement>(null);
   useLayoutEffect(onGrown, [detail === undefined && error === undefined]);
+  const stopEditing = () => {
+    setEditing(false);
+    row.current?.querySelector<HTMLElement>(".amltk-change")?.focus();
+  };
   const close = (event: KeyboardEvent) => {
     if (event.key !== "Escape") return;
     const table = (event.currentTarget as HTMLElement).closest("table");
@@ -26,17 +34,38 @@ export function Detail({ call, onGoTo, onClose, onGrown }: Props) {
     table?.querySelector<HTMLElement>(`tr[data-call="${call.id}"] .amltk-toggle`)?.focus();
   };
   return (
-    <tr class="amltk-detail" data-call={call.id} onKeyDown={close}>
+    <tr ref={row} class="amltk-detail" data-call={call.id} onKeyDown={close}>
       <td colSpan={8}>
         <div class="amltk-detail-body">
           <Facts call={call} onGoTo={onGoTo} />
-          <div class="amltk-detail-action"><Action call={call} /></div>
+          <div class="amltk-detail-actions">
+            <span class="amltk-detail-action"><Action call={call} /></span>
+            <ChangeButton call={call.id} open={editing} onToggle={() => setEditing(!editing)} />
+          </div>
+          {editing && <EditForm call={call.id} onClose={stopEditing} />}
           {error !== undefined && <p class="amltk-is-failed">{visible(error)}</p>}
           {detail && <Texts call={call} detail={detail} />}
           {!detail && error === undefined && <p class="amltk-muted">Asking the kernel…</p>}
         </div>
       </td>
     </tr>
+  );
+}
+
+function ChangeButton(props: { call: number; open: boolean; onToggle: () => void }) {
+  const closed = closedReason(useConnection().page.phase);
+  return (
+    <button
+      type="button"
+      class="amltk-button amltk-change"
+      aria-expanded={props.open}
+      aria-disabled={closed !== undefined}
+      aria-label={`Resubmit with changes, call ${props.call}`}
+      title={closed}
+      onClick={() => closed === undefined && props.onToggle()}
+    >
+      Resubmit with changes…
+    </button>
   );
 }
 

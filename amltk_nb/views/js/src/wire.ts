@@ -195,7 +195,34 @@ export type CommandName =
   | "cancel"
   | "resubmit"
   | "detail"
+  | "edit"
+  | "resubmit_with"
+  | "form"
+  | "submit"
   | "rows";
+
+// What was entered in a field: a checkbox, the number of an option, or a text as it was typed.
+export type Entry = boolean | number | string;
+
+export interface FieldRecord {
+  name: string;
+  label: string; // "*args"
+  kind: string; // see views/fields.py
+  hint: string; // its type
+  entry: Entry | null; // what it shows at first
+  required?: true;
+  text?: string; // of a value that cannot be edited
+  options?: string[];
+  limits?: [string, string, string]; // lowest, highest, step
+}
+
+export interface FormRecord {
+  title: string;
+  about: string;
+  note: string;
+  fields: FieldRecord[];
+  stamp: string;
+}
 
 export interface Detail {
   call: number;

@@ -86,7 +86,9 @@ export class Kernel {
     document.body.replaceChildren(this.el);
   }
 
-  get = (key: string) => (key === "views" ? this.views : key === "task" ? this.task : undefined);
+  private readonly traits = new Map<string, unknown>();
+
+  get = (key: string) => (key === "views" ? this.views : key === "task" ? this.task : this.traits.get(key));
   on = (event: string, callback: (...args: never[]) => void) =>
     void this.heard.set(event, callback as Heard);
   off = (event?: string | null) => void this.heard.delete(event ?? "");
@@ -94,6 +96,12 @@ export class Kernel {
     if (this.broken) throw new Error("comm closed");
     this.sent.push(content as Sent);
   };
+
+  /** Change a trait of the widget that the kernel keeps in step. */
+  async set(trait: string, value: unknown): Promise<void> {
+    this.traits.set(trait, value);
+    await act(() => this.heard.get(`change:${trait}`)?.(undefined));
+  }
 
   /** Show the widget, which says hello. */
   async show(): Promise<void> {
@@ -149,8 +157,10 @@ export class Kernel {
     return sent;
   }
 
-  async refuse(name: string, error: string): Promise<void> {
-    await this.tell({ kind: "reply", id: this.take(name).id, ok: false, error, value: null });
+  async refuse(name: string, error: string, value: unknown = null): Promise<Sent> {
+    const sent = this.take(name);
+    await this.tell({ kind: "reply", id: sent.id, ok: false, error, value });
+    return sent;
   }
 
   /** The button with this accessible name. */
