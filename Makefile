@@ -6,7 +6,7 @@
 # make soak runs for minutes what must not leak, and writes docs/soak.md with its picture.
 # make chaos kills workers and kernels for minutes and writes the figures to docs/faults.md.
 # The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-engines,
-# test-pythons, test-browser, docs, test-binder, and make check for linters, types and the front end's bundle.
+# test-pythons, test-browser, test-hosts, docs, test-binder, and make check for linters, types and the front end's bundle.
 # make test-clusters runs the whole contract over a real Slurm, Grid Engine, HTCondor, OAR and more, one at a time,
 # and installs what it can of them; make test runs a part of it, over Slurm.
 # make screenshots renews the pictures in docs/_static, make notebooks the outputs in notebooks/; both are committed.
@@ -36,7 +36,7 @@ if { $(1); }; then word=passed; else word=FAILED; fi; \
 printf '== %s %s in %d s\n' '$@' "$$word" "$$(($$(date +%s) - began))"; test $$word = passed
 endef
 
-.PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks notebooks test-engines test-pythons test-browser \
+.PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks notebooks test-engines test-pythons test-browser test-hosts \
         docs test-binder test-clusters chromium bench simulation chaos soak clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -79,12 +79,12 @@ lab: $(VENV)/.lab
 
 # --- tests, the fast ones first
 
-test: test-fast test-js test-kernels test-notebooks test-engines test-pythons test-browser docs test-binder
+test: test-fast test-js test-kernels test-notebooks test-engines test-pythons test-browser test-hosts docs test-binder
 
 # Engines of others take seconds to start and gigabytes to run: one after another, by themselves.
 ENGINES := $(wildcard tests/executors/test_dask*.py tests/executors/test_ray.py tests/executors/test_airflow.py \
     tests/plugins/test_over_*.py tests/plugins/test_other_machine.py tests/guides/test_engine*.py) tests/clusters
-OTHER_STAGES := $(addprefix --ignore=,tests/kernels tests/browser tests/binder tests/notebooks $(ENGINES))
+OTHER_STAGES := $(addprefix --ignore=,tests/kernels tests/browser tests/hosts tests/binder tests/notebooks $(ENGINES))
 
 test-fast: $(VENV)/.dev
 	$(call stage,$(call limit,600) $(PY) -m pytest tests $(OTHER_STAGES) $(ARGS))
@@ -122,6 +122,9 @@ test-pythons: $(VENV)/.dev
 
 test-browser: $(VENV)/.dev chromium
 	$(call stage,$(PY) -m tests.environments $(KERNELS) && $(call limit,900) $(PY) -m pytest tests/browser $(ARGS))
+
+test-hosts: $(VENV)/.dev chromium
+	$(call stage,$(PY) -m tests.environments hosts && $(call limit,600) $(PY) -m pytest tests/hosts $(ARGS))
 
 screenshots: $(VENV)/.dev chromium
 	$(call stage,AMLTK_NB_SCREENSHOTS=docs/_static $(PY) -m pytest tests/browser/test_screenshots.py $(ARGS))

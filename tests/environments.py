@@ -1,4 +1,4 @@
-"""Virtual environments beside `.venv`: kernel versions, other Pythons, peers, Airflow, Binder's.
+"""Virtual environments beside `.venv`: kernels, other Pythons, hosts, peers, Airflow, Binder's.
 
 They live under `.venvs/`, are made by the first that needs them and made again when what they hold
 has changed. By hand: `python -m tests.environments ipykernel-7.4 python-3.12 binder`.
@@ -139,6 +139,8 @@ def _python(version: str) -> Environment:
 # Airflow as its users have it, in its own environment, with this package for whole schedulers.
 # pytest is what the modules of the tests import whose functions run there.
 _AIRFLOW = Environment("airflow", ("apache-airflow==3.3.*", "pytest", "--editable", "."))
+# Hosts of notebooks, apart from `.venv`: there they would add themselves to its JupyterLab.
+_HOSTS = Environment("hosts", ("notebook>=7.2", "voila>=0.5", "marimo>=0.20", "--editable", "."))
 _BENCH = Environment("bench", ("--editable", ".", "--group", "bench"))
 _BINDER = Environment(
     "binder", ("-r", "binder/requirements.txt"), after="binder/postBuild", with_pip=True
@@ -152,6 +154,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         _AIRFLOW,
         _BENCH,
         _BINDER,
+        _HOSTS,
     )
 }
 

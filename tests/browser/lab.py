@@ -41,6 +41,7 @@ class Lab(Server):
 
     app, configured_as = "jupyterlab", "LabApp"  # the module that is run, its name in flags
     python = Path(sys.executable)  # what runs it
+    settings = SETTINGS
 
     # --- its files
 
@@ -107,7 +108,7 @@ class Lab(Server):
 
     def _write_settings(self) -> None:
         super()._write_settings()
-        for name, values in SETTINGS.items():
+        for name, values in self.settings.items():
             self._write_json(f"settings/@jupyterlab/{name}.jupyterlab-settings", values)
 
 

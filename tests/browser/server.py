@@ -162,6 +162,8 @@ class Tab:
     `page` is Playwright's own page, for everything that has no verb here.
     """
 
+    tolerated: tuple[str, ...] = ()  # what its host does wrong by itself
+
     def __init__(self, page: Page) -> None:
         """Wrap a page that is still empty."""
         self.page = page

@@ -1,0 +1,54 @@
+"""Voila: a notebook served as a page, whose dashboard lives and is steered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from playwright.sync_api import expect
+
+from tests.browser.board import SEARCH, WORK, Board, Gates, wait_call
+from tests.hosts.servers import Voila, VoilaPage
+
+FOUR = SEARCH + "calls = [task.submit(name, gate=name) for name in ('a', 'b', 'c', 'd')]"
+
+# What Python says, to whoever reads the file: a page has no cells to run.
+TELL = """
+@scheduler.on_finished
+def tell(*_):
+    states = {row["id"]: row["state"] for row in scheduler.records()}
+    with open("told", "w") as file:
+        print(*(f"{id}:{state}" for id, state in sorted(states.items())), file=file, end="")
+    through("told.gate")
+"""
+
+
+def test_it_lives_and_its_outcome_stays(
+    serve: Callable[[type[Voila]], Voila], new_tab: Callable[..., Any], gates: Gates
+) -> None:
+    a, b, c, _ = gates("a", "b", "c", "d")
+    host = serve(Voila)
+    host.add("board.ipynb", WORK, FOUR)
+    page = new_tab(VoilaPage)
+    page.open(host.url("board.ipynb"))
+    board = Board.over(page)
+    wait_call(a), wait_call(b)
+    board.wait_counts(running=2, queued=2)
+
+    board.button("Pause").click()
+    board.wait_state("paused")
+    a.open()
+    board.wait_counts(running=1, queued=2, done=1)
+    expect(board.open_row(1)).to_contain_text("Result{'name': 'a', 'length': 1}")
+    board.button("Cancel call 4").click()
+    board.button("Resume").click()
+    wait_call(c)
+    board.wait_counts(running=2, done=1, cancelled=1)
+    board.button("End call 3").click()
+    board.wait_counts(running=1, done=1, cancelled=2)
+
+    board.button("Stop").click()
+    board.wait_state("stopping")
+    b.open()
+    board.wait_state("finished")
+    board.wait_counts(done=2, cancelled=2)
