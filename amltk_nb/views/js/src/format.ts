@@ -40,9 +40,9 @@ function long(s: number): string {
   return `${Math.floor(hours / 24)} d ${two(hours % 24)} h`;
 }
 
-/** Write a rate: 0.42/s, 3.1/s, 250/s, 12,345/s; or with what is counted, 3.1 calls/s. */
+/** Write a rate: 0/s, 0.42/s, 3.1/s, 250/s, 12,345/s; or with what is counted, 3.1 calls/s. */
 export function rate(perSecond: number, noun = ""): string {
-  const digits = perSecond >= 10 ? 0 : perSecond >= 1 ? 1 : 2;
+  const digits = perSecond >= 10 || perSecond < 0.005 ? 0 : perSecond >= 1 ? 1 : 2;
   const written = Number(perSecond.toFixed(digits)).toLocaleString("en-US", { minimumFractionDigits: digits });
   return `${written}${noun && " "}${noun}/s`;
 }

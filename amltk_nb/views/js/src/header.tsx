@@ -31,10 +31,12 @@ export function Header() {
       <div class="amltk-meta">
         {run && <Elapsed run={run} now={line.now()} />}
         {line.live() && <span class="amltk-rate">{perSecond === undefined ? "" : rate(perSecond, "calls")}</span>}
-        {run?.state === "stopping" && <span>{stoppingText(run, count(model, "running"), backend, line.now())}</span>}
         {backend && <Engine backend={backend} now={line.now()} />}
         {run && run.n > 1 && <span>run {number(run.n)}</span>}
         {run?.journal && <span class="amltk-journal">{oneLine(run.journal)}</span>}
+        {run?.state === "stopping" && (
+          <span class="amltk-waits">{stoppingText(run, count(model, "running"), backend, line.now())}</span>
+        )}
       </div>
       {run?.journal_warning && <p class="amltk-advice">{oneLine(run.journal_warning)}</p>}
       {backend && line.live() && <Advice run={run} backend={backend} page={line.page} now={line.now()} />}

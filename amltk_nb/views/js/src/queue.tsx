@@ -1,6 +1,7 @@
 // The calls: counts as filters, a table that draws only what is in sight, one row open at a time.
 
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { takesCalls } from "./controls";
 import { Detail } from "./detail";
 import { queueText, stateWord } from "./engine";
 import { number, plural } from "./format";
@@ -44,7 +45,10 @@ export function Queue() {
         <Table rows={rows} open={open} sought={sought} onOpen={setOpen} onGoTo={(id) => void goTo(id)} onEnd={older.more} />
       )}
       {submitted === 0 && (
-        <Empty>No calls yet: <code>task.submit(…)</code> in any cell, and it is shown here.</Empty>
+        <Empty>
+          {takesCalls(page.model.run.get("run")?.state ?? "idle") ? "No calls yet: start it, then " : "No calls yet: "}
+          <code>task.submit(…)</code> in any cell, and it is shown here.
+        </Empty>
       )}
       {submitted > 0 && rows.length === 0 && (
         <Empty>{text ? "No call has this text." : `No call is ${filter === "all" ? "here" : filter}.`}</Empty>
@@ -70,6 +74,8 @@ function Search(props: { text: string; onText: (text: string) => void }) {
 
 function Chips(props: { page: Page; filter: Filter; onFilter: (filter: Filter) => void }) {
   const { model } = props.page;
+  // Each has room for as many figures as there are in all, so that the next ones stay in place.
+  const room = { minWidth: `${number(totals(model).submitted).length}ch` };
   return (
     <div class="amltk-chips" role="group" aria-label="Show calls by state">
       {(["all", ...CALL_STATES] as const).map((state) => (
@@ -81,7 +87,7 @@ function Chips(props: { page: Page; filter: Filter; onFilter: (filter: Filter) =
           onClick={() => props.onFilter(props.filter === state ? "all" : state)}
         >
           {state !== "all" && <Icon tone={state} />}
-          {state === "all" ? state : stateWord(state, model.backend.get("backend"))} <b>{number(state === "all" ? totals(model).submitted : count(model, state))}</b>
+          {state === "all" ? state : stateWord(state, model.backend.get("backend"))} <b style={room}>{number(state === "all" ? totals(model).submitted : count(model, state))}</b>
         </button>
       ))}
     </div>

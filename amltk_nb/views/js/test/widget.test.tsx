@@ -433,6 +433,11 @@ describe("the other views", () => {
     vi.unstubAllGlobals();
   });
 
+  test("before the start there is something to do before the first call", async () => {
+    const kernel = await new Kernel(["queue"]).open(model({ run: { run: { name: "demo", state: "idle", n: 0 } }, calls: {}, counts: counts({}) }));
+    expect(kernel.text(".amltk-empty")).toBe("No calls yet: start it, then task.submit(…) in any cell, and it is shown here.");
+  });
+
   test("empty ones teach", async () => {
     const empty = model({ calls: {}, counts: counts({}), events: {}, callbacks: {}, tasks: {}, plugins: {}, log: {} });
     const kernel = await new Kernel().open(empty);

@@ -16,7 +16,7 @@ describe("format", () => {
   test.each([[0.9, "0 s"], [59.9, "59 s"], [60, "1 min 00 s"]])("ticking(%d) is %s", (s, text) =>
     expect(format.ticking(s)).toBe(text));
 
-  test.each([[0.423, "0.42 calls/s"], [3.14, "3.1 calls/s"], [12_345.6, "12,346 calls/s"]])("rate(%d) is %s", (n, text) =>
+  test.each([[0.001, "0 calls/s"], [0.423, "0.42 calls/s"], [3.14, "3.1 calls/s"], [12_345.6, "12,346 calls/s"]])("rate(%d) is %s", (n, text) =>
     expect(format.rate(n, "calls")).toBe(text));
 
   test.each([
