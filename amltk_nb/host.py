@@ -49,6 +49,7 @@ class Host:
         """Say which cell is running, None outside notebooks."""
         return None
 
+    saves_output = False  # whether what is displayed is kept in a file, and maybe compared
     drain_pause_s = 0.0  # how long a busy run leaves the loop to others between two slices
 
     def run_to_end(self, main: Callable[[], Coroutine[Any, Any, T]], *, debug: bool) -> T:

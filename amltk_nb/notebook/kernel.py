@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from amltk_nb.host import Cell, Host
 from amltk_nb.notebook import living, output
-from amltk_nb.notebook.cells import CellWatch
+from amltk_nb.notebook.cells import Cells, CellWatch
 from amltk_nb.notebook.live import Lines
 from amltk_nb.notebook.nested import run_nested
 from amltk_nb.notebook.places import Places
@@ -38,6 +38,7 @@ T = TypeVar("T")
 class KernelHost(Host):
     """Shows dashboards, keeps cells that run again from piling things up, routes output."""
 
+    saves_output = True
     # As long for the kernel as for us (see `inbox`): other cells answer within some 12 ms.
     drain_pause_s = 0.0025
 
@@ -46,13 +47,16 @@ class KernelHost(Host):
         self._shell = shell
         self._places = Places()
         self._lines = Lines()
-        self._cells = CellWatch(shell, self._begun)
+        self._cells = self._follow(shell)
         self._constructed = living.Makers()
         self._started = living.Makers()
         self._shown: weakref.WeakKeyDictionary[Run, list[Dashboard]] = weakref.WeakKeyDictionary()
         self._live: set[Run] = set()  # nothing else might hold a run that nobody has a name for
         self._told: weakref.WeakSet[Run] = weakref.WeakSet()  # whose outcome was displayed
         self._nested = 0
+
+    def _follow(self, shell: Any) -> Cells:
+        return CellWatch(shell, self._begun)
 
     def cell(self) -> Cell | None:
         """Say which cell is running."""

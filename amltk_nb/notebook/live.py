@@ -127,6 +127,7 @@ class _Followed:
         self._is_due = False  # a look is on its way
         self._looked_at = float("-inf")
         self._is_watching = False
+        self._watcher = self.changed  # one and the same object, for `unwatch` to know it by
 
     def add(self, line: _Line, thing: Showable) -> None:
         self._lines.append(line)
@@ -138,7 +139,7 @@ class _Followed:
             thing.on_batch_done(lambda batch, *_: self._end(line, batch), hidden=True)
         if not self._is_watching and (scheduler := self._scheduler()) is not None:
             self._is_watching = True
-            scheduler.watch(self.changed)
+            scheduler.watch(self._watcher)
 
     def forget(self, cell: Cell) -> None:
         for line in self._lines:
@@ -200,7 +201,7 @@ class _Followed:
         if not self._lines and self._is_watching:
             self._is_watching = False
             if (scheduler := self._scheduler()) is not None:
-                scheduler.unwatch(self.changed)
+                scheduler.unwatch(self._watcher)
 
 
 def _key(thing: Showable) -> Hashable:

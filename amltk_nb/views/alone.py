@@ -12,7 +12,7 @@ from dataclasses import replace
 from rich.console import Group, RenderableType
 
 from amltk_nb.scheduling.snapshot import LogRecord, Snapshot, TaskRecord
-from amltk_nb.views import html, text, words
+from amltk_nb.views import engine, html, text, words
 from amltk_nb.views.markup import Markup, el, joined
 
 __all__ = ["plain_views", "render_views"]
@@ -68,7 +68,8 @@ def plain_views(
         head.append(reason)
     draw: dict[str, Callable[[], list[RenderableType]]] = {
         "progress": lambda: [text.draw_counts(snapshot.counts, snapshot.backend)],
-        "queue": lambda: _queue_text(snapshot, stable=stable),
+        "queue": lambda: _queue_text(snapshot, counted="progress" not in wanted, stable=stable),
+        "workers": lambda: [] if stable else _workers_text(snapshot),
         "events": lambda: _events_text(snapshot, stable=stable),
         "plugins": lambda: [
             text.draw_plugin(plugin, stable=stable)
@@ -78,12 +79,12 @@ def plain_views(
         "log": lambda: [_log_line(record, stable) for record in _told(snapshot, stable)],
     }
     rows = [text.literal(row) for row in head]
-    parts = [
-        part
-        for view in draw
-        if view in wanted
-        for part in draw[view]() or [text.literal(_EMPTY[view], "dim")]
-    ]
+    if "timeline" in wanted:
+        rows.append(text.literal("The timeline is drawn in notebooks and in reports.", "dim"))
+    parts: list[RenderableType] = []
+    for view in draw:
+        if view in wanted:
+            parts += draw[view]() or _nothing_text(view, stable)
     return text.printed(Group(*rows, *parts))
 
 
@@ -109,6 +110,11 @@ def _nothing(view: str, stable: bool) -> Markup:
     return el("p", _ONLY_LIVE if stable and view in _TIMED else _EMPTY.get(view, ""), cls="more")
 
 
+def _nothing_text(view: str, stable: bool) -> list[RenderableType]:
+    said = _ONLY_LIVE if stable and view in _TIMED else _EMPTY.get(view)
+    return [text.literal(said, "dim")] if said and not (stable and view == "queue") else []
+
+
 def _events(snapshot: Snapshot, *, stable: bool) -> str:
     own = html.draw_tree(snapshot.events, wide=True, stable=stable) if snapshot.events else ""
     tasks = [replace(task, plugins=()) for task in snapshot.tasks if task.events]
@@ -125,12 +131,21 @@ def _joined(first: str, snapshot: Snapshot, tasks: Iterable[TaskRecord], stable:
     return Markup("".join([first, *drawn]))
 
 
-def _queue_text(snapshot: Snapshot, *, stable: bool) -> list[RenderableType]:
-    counts = text.draw_counts(snapshot.counts, snapshot.backend)
+def _queue_text(snapshot: Snapshot, *, counted: bool, stable: bool) -> list[RenderableType]:
+    rows: list[RenderableType] = []
+    if counted:
+        rows.append(text.draw_counts(snapshot.counts, snapshot.backend))
     if stable:  # which call is where depends on timing
-        return [counts]
-    shown = sorted(snapshot.calls, key=lambda call: -call.id)[:_N_CALLS]
-    return [counts, *(text.draw_call(call, snapshot) for call in shown)]
+        return rows
+    calls = sorted(snapshot.calls, key=lambda call: -call.id)[:_N_CALLS]
+    n_more = len(snapshot.calls) + snapshot.n_calls_hidden - len(calls)
+    rows += [text.draw_call(call, snapshot) for call in calls]
+    return rows + ([text.literal(f"… and {words.number(n_more)} more", "dim")] if n_more else [])
+
+
+def _workers_text(snapshot: Snapshot) -> list[RenderableType]:
+    there = engine.who_is_there(snapshot.workers)
+    return [text.literal(engine.busy_text(there))] if there else []
 
 
 def _events_text(snapshot: Snapshot, *, stable: bool) -> list[RenderableType]:

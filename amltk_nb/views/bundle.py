@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from amltk_nb import host
+
 if TYPE_CHECKING:
     from amltk_nb.host import Showable
     from amltk_nb.scheduling.snapshot import Snapshot
@@ -65,11 +67,12 @@ def views_bundle(snapshot: Snapshot, views: Sequence[str], task: str | None) -> 
     from amltk_nb.views.widget import VIEWS
 
     stable = is_static()
+    compared = stable or host.current().saves_output
     if task is None and set(VIEWS) <= set(views):
-        return _bundle(html.render(snapshot, stable=stable), text.plain(snapshot, stable=True))
+        return _bundle(html.render(snapshot, stable=stable), text.plain(snapshot, stable=compared))
     return _bundle(
         render_views(snapshot, views, task=task, stable=stable),
-        plain_views(snapshot, views, task=task, stable=True),
+        plain_views(snapshot, views, task=task, stable=compared),
     )
 
 

@@ -26,6 +26,7 @@ from amltk_nb import (
     Subscriber,
     Task,
 )
+from amltk_nb.views.widget import Dashboard
 
 scheduler = Scheduler.with_processes(2)
 
@@ -230,3 +231,14 @@ assert_type(monitor.resolution_s, float)
 monitor.plot(by="workers")
 monitor.plot(by="tasks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 QueueMonitor(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+# ---------------------------------------------------------------- views
+
+assert_type(scheduler.events(), Dashboard)
+assert_type(scheduler.queue(), Dashboard)
+assert_type(scheduler.log(), Dashboard)
+assert_type(task.panel(), Dashboard)
+assert_type(list(scheduler.queue), list[Future[Any]])
+scheduler.log("here", "info", "a line")
+scheduler.log("here")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+scheduler.queue("all")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -25,6 +25,7 @@ from amltk_nb.scheduling.snapshot import (
     WorkerRecord,
 )
 from amltk_nb.scheduling.states import CallState, RunState
+from amltk_nb.views.widget import VIEWS
 
 GOLDEN = Path(__file__).parent / "golden"
 T0 = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
@@ -502,8 +503,57 @@ ALL = {
 }
 
 
+def panel() -> Snapshot:
+    """One task of `running`, as a snapshot of its own."""
+    whole = running()
+    task = whole.tasks[0]
+    calls = tuple(call for call in whole.calls if call.task == task.ref)
+    alone = {"events": (), "tasks": (task,), "workers": (), "log": (), "n_calls_hidden": 0}
+    return replace(whole, calls=calls, counts=task.counts, **alone)
+
+
+def left() -> Snapshot:
+    """A task that its scheduler does not have any more."""
+    return replace(panel(), tasks=(), calls=(), counts=counts())
+
+
+_PANEL = ("progress", "queue", "events", "plugins")
+
+# Views without the rest: what they show, which, and the ref of the task they are of.
+ALONE: dict[str, tuple[Snapshot, tuple[str, ...], str | None]] = {
+    **{
+        f"{name}.{view}": (snapshot, (view,), None)
+        for name, snapshot in (("idle", idle()), ("running", running()), ("hostile", hostile()))
+        for view in VIEWS
+    },
+    "panel": (panel(), _PANEL, panel().tasks[0].ref),
+    "panel.left": (left(), _PANEL, "Task-gone-1"),
+}
+
+
 def expected_outputs() -> dict[str, str]:
     """What the expected files hold, by file name; the style sheet is left out of the HTML."""
+    return {**_expected_wholes(), **_expected_alone()}
+
+
+def _expected_alone() -> dict[str, str]:
+    """All views alone in one file for each form, under their names."""
+    from amltk_nb.views import alone, html
+
+    outputs = {}
+    for form, stable in (("full", False), ("stable", True)):
+        texts, pages = [], []
+        for name, (snapshot, views, task) in ALONE.items():
+            page = alone.render_views(snapshot, views, task=task, stable=stable)
+            text = alone.plain_views(snapshot, views, task=task, stable=stable)
+            pages.append(f"== {name}\n{page.replace(html.STYLE, '', 1)}")
+            texts.append(f"== {name}\n{text}\n")
+        outputs[f"alone.{form}.txt"] = "\n".join(texts)
+        outputs[f"alone.{form}.html"] = "\n\n".join(pages).replace("><", ">\n<") + "\n"
+    return outputs
+
+
+def _expected_wholes() -> dict[str, str]:
     from amltk_nb.views import html, text
 
     outputs = {}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from dataclasses import replace
 from typing import Any
 
 import comm
 import pytest
 
+from amltk_nb import Scheduler
 from amltk_nb.scheduling.call import Call
 from amltk_nb.views.model import SCHEMA
-from amltk_nb.views.widget import N_FROZEN, VIEWS, Dashboard, _keep_to_the_pages_subshell
+from amltk_nb.views.source import GONE
+from amltk_nb.views.widget import N_FROZEN, PANEL, VIEWS, Dashboard, _keep_to_the_pages_subshell
 from tests.views.standin import RecordingComm, StandInScheduler
 
 
@@ -35,6 +39,10 @@ class BaseComm74(RecordingComm):
 
     def _reply_subshell_for(self, data: Any, default: Any) -> Any:
         return "the main shell"
+
+
+def double(n: int) -> int:
+    return n + n
 
 
 async def until(line: RecordingComm, kind: str, n: int = 1) -> list[dict[str, Any]]:
@@ -244,6 +252,89 @@ def test_the_views_are_checked_and_sent(comms: list[RecordingComm]) -> None:
         Dashboard(StandInScheduler(), views=["tail"])
     with pytest.raises(ValueError, match="views must be some of"):
         Dashboard(StandInScheduler(), views=[])
+
+
+@pytest.mark.may_block
+async def test_a_dropped_scheduler_is_let_go_and_told_of(comms: list[RecordingComm]) -> None:
+    scheduler = StandInScheduler()
+    dashboard = Dashboard(scheduler)
+    line = comms[0]
+    line.click("snapshot")
+    await until(line, "full")
+    dead = weakref.ref(scheduler)
+    del scheduler
+    gc.collect()
+    assert dead() is None
+    [final] = await until(line, "final")
+    assert final["model"]["run"]["run"]["name"] == "demo"  # as it was seen last
+    assert final["model"]["run"]["run"]["cannot_start"] == GONE
+    line.click("stop", id=2)
+    reply = line.custom("reply")[-1]
+    assert (reply["id"], reply["ok"], reply["error"]) == (2, False, GONE)
+    assert dashboard.ended
+    dashboard.freeze()  # which must not fail either
+    dashboard.close()
+
+
+def test_a_page_that_comes_after_its_scheduler_is_told(comms: list[RecordingComm]) -> None:
+    dashboard = Dashboard(StandInScheduler())  # and there is no loop to send anything from
+    gc.collect()
+    comms[0].click("snapshot")
+    [final] = comms[0].custom("final")
+    assert final["model"]["run"]["run"]["cannot_start"] == GONE
+    assert comms[0].custom("reply")[-1]["ok"]
+    dashboard.close()
+
+
+def test_what_a_view_does_not_show_does_not_travel(comms: list[RecordingComm]) -> None:
+    scheduler = StandInScheduler()
+    models = {}
+    for n, view in enumerate(VIEWS):
+        dashboard = Dashboard(scheduler, views=[view])
+        comms[n].click("snapshot")
+        models[view] = comms[n].custom("full")[-1]["model"]
+        dashboard.close()
+    for name in ("events", "plugins", "log"):
+        assert [view for view, model in models.items() if model[name]] == [name]
+    assert all(model["calls"] and model["counts"] for model in models.values())
+
+
+def test_the_panel_of_a_task_reaches_only_its_calls(comms: list[RecordingComm]) -> None:
+    scheduler = Scheduler.with_sequential(name="two")
+    one, other = scheduler.task(double, name="one"), scheduler.task(double, name="other")
+    held = scheduler.on_start(lambda: [one.submit(1), other.submit(2), other.submit(None)])
+    assert held is not None
+    scheduler.run(on_exception="continue", display=False)
+    dashboard = other.panel()
+    assert repr(dashboard) == "Dashboard('two', task='Task-other-1')"
+    assert (dashboard.views, dashboard.task) == (list(PANEL), "Task-other-1")
+    comms[0].click("snapshot")
+    model = comms[0].custom("full")[0]["model"]
+    assert sorted(model["calls"]) == ["2", "3"]
+    assert list(model["tasks"]) == ["Task-other-1"]
+    assert {event["emitter"] for event in model["events"].values()} == {"Task-other-1"}
+    comms[0].click("rows", id=2)
+    assert [row["id"] for row in comms[0].custom("reply")[-1]["value"]["rows"]] == [3, 2]
+    scheduler.tasks.remove(other)
+    comms[0].click("rows", id=3)
+    error = comms[0].custom("reply")[-1]["error"]
+    assert error == "Task-other-1 is no task of the scheduler any more."
+    dashboard.close()
+
+
+def test_every_view_has_a_method_and_two_of_them_a_second_use(comms: list[RecordingComm]) -> None:
+    scheduler = Scheduler.with_sequential()
+    names = ("controls", "progress", "events", "queue", "timeline", "plugins", "log")
+    made = [getattr(scheduler, name)() for name in names]
+    assert [dashboard.views for dashboard in made] == [[name] for name in names]
+    assert scheduler.queue == {}
+    assert not scheduler.queue
+    scheduler.log("here", "info", "a line")
+    assert [record.text for record in scheduler.snapshot().log] == ["a line"]
+    with pytest.raises(TypeError, match="nothing, and shows the log, or all of source, level and"):
+        scheduler.log("here")  # type: ignore[call-overload]
+    for dashboard in made:
+        dashboard.close()
 
 
 def test_the_pages_choice_of_subshell_is_kept(comms: list[RecordingComm]) -> None:
