@@ -113,13 +113,15 @@ def __dir__() -> list[str]:
 
 
 def _enter_notebook() -> None:
-    """In a kernel, put the notebook's host in place; IPython is never imported for that."""
+    """In a notebook, put its host in place; neither IPython nor marimo is imported for that."""
     ipython = sys.modules.get("IPython")
     shell = (
         ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
     )
     if shell is not None and hasattr(shell, "kernel"):
         import_module("amltk_nb.notebook").enter(shell)
+    elif getattr(sys.modules.get("marimo"), "running_in_notebook", bool)():
+        import_module("amltk_nb.notebook").enter_marimo()
 
 
 def load_ipython_extension(shell: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amltk_nb.scheduling.scheduler import Scheduler
 
-__all__ = ["enter", "schedulers"]
+__all__ = ["enter", "enter_marimo", "schedulers"]
 
 
 def enter(shell: Any) -> None:
@@ -20,6 +20,15 @@ def enter(shell: Any) -> None:
 
     if not isinstance(host.current(), KernelHost):
         host.use(KernelHost(shell))
+
+
+def enter_marimo() -> None:
+    """Make marimo the engine's surroundings; again does nothing."""
+    from amltk_nb import host
+    from amltk_nb.notebook.marimo import MarimoHost
+
+    if not isinstance(host.current(), MarimoHost):
+        host.use(MarimoHost())
 
 
 def schedulers() -> list[Scheduler]:

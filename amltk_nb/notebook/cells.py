@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from amltk_nb.host import Cell
 
-__all__ = ["CellWatch"]
+__all__ = ["CellWatch", "Cells"]
+
+
+class Cells(Protocol):
+    """Whatever knows which cell is running."""
+
+    @property
+    def now(self) -> Cell | None:
+        """The cell that runs, None between cells."""
 
 
 class CellWatch:

@@ -53,6 +53,7 @@ class KernelHost(Host):
         self._shown: weakref.WeakKeyDictionary[Run, list[Dashboard]] = weakref.WeakKeyDictionary()
         self._live: set[Run] = set()  # nothing else might hold a run that nobody has a name for
         self._told: weakref.WeakSet[Run] = weakref.WeakSet()  # whose outcome was displayed
+        self._heard: weakref.WeakSet[Run] = weakref.WeakSet()  # whose freezing everybody has seen
         self._nested = 0
 
     def _follow(self, shell: Any) -> Cells:
@@ -114,15 +115,16 @@ class KernelHost(Host):
         if not any(s.last_run and s.last_run.options.background for s in living.living()):
             output.uninstall()
         self._shown.setdefault(run, []).extend(self._places.displayed(run.scheduler))
-        self._freeze(run)
+        if run.waiting:
+            run.waiting[-1].run(self._freeze_heard, run)
+        else:
+            self._freeze(run)
         self._lines.ended(run.scheduler)
 
     def awaited(self, run: Run) -> None:
-        """Freeze again from the waiting cell, or show the outcome where nothing live was shown.
-
-        Clients such as nbclient see an update only if it comes from the cell that is running.
-        """
-        self._freeze(run)
+        """Freeze again if no cell waited at the end; show the outcome where nothing was live."""
+        if run not in self._heard:
+            self._freeze_heard(run)
         if run.options.display and is_static() and run not in self._told:
             self._told.add(run)
             _show_bundle(static_bundle(run.scheduler))
@@ -190,6 +192,14 @@ class KernelHost(Host):
         dashboard = Dashboard(run.scheduler)
         self._shown.setdefault(run, []).append(dashboard)
         dashboard._ipython_display_()
+
+    def _freeze_heard(self, run: Run) -> None:
+        """Freeze in the context of a cell that waits; once is enough then.
+
+        Clients such as nbclient see an update only if it comes from the cell that is running.
+        """
+        self._heard.add(run)
+        self._freeze(run)
 
     def _freeze(self, run: Run) -> None:
         for dashboard in self._shown.get(run, ()):
