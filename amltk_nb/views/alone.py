@@ -20,7 +20,6 @@ __all__ = ["plain_views", "render_views"]
 _ONLY_LIVE = "Not part of what is compared: times and workers differ from run to run."
 _N_CALLS = 20  # lines of text
 _EMPTY = {
-    "queue": "No calls were made.",
     "timeline": "No call has run.",
     "workers": "No workers are there.",
     "events": "No events.",
@@ -47,12 +46,12 @@ def render_views(
     head = html.draw_head(snapshot, name, stable=stable) if whole else _line(snapshot, name, stable)
     draw: dict[str, Callable[[], str]] = {
         "progress": lambda: html.draw_progress(snapshot),
-        "queue": lambda: html.draw_calls(snapshot, stable=stable),
+        "queue": lambda: _queue(snapshot, counted="progress" in wanted, stable=stable),
         "timeline": lambda: "" if stable else html.draw_timeline(snapshot),
-        "workers": lambda: "" if stable else html.draw_workers(snapshot),
-        "events": lambda: _events(snapshot, stable=stable),
-        "plugins": lambda: _plugins(snapshot, stable=stable),
-        "log": lambda: html.draw_log(snapshot, stable=stable),
+        "workers": lambda: "" if stable else html.draw_workers(snapshot, opened=True),
+        "events": lambda: _events(snapshot, with_plugins="plugins" in wanted, stable=stable),
+        "plugins": lambda: _plugins(snapshot, drawn="events" in wanted, stable=stable),
+        "log": lambda: html.draw_log(snapshot, stable=stable, opened=True),
     }
     parts = [draw[view]() or _nothing(view, stable) for view in draw if view in wanted]
     return html.root(name, [head, *parts])
@@ -112,17 +111,24 @@ def _nothing(view: str, stable: bool) -> Markup:
 
 def _nothing_text(view: str, stable: bool) -> list[RenderableType]:
     said = _ONLY_LIVE if stable and view in _TIMED else _EMPTY.get(view)
-    return [text.literal(said, "dim")] if said and not (stable and view == "queue") else []
+    return [text.literal(said, "dim")] if said else []
 
 
-def _events(snapshot: Snapshot, *, stable: bool) -> str:
+def _queue(snapshot: Snapshot, *, counted: bool, stable: bool) -> str:
+    drawn = html.draw_calls(snapshot, stable=stable)
+    return drawn or (Markup(" ") if counted else html.draw_progress(snapshot))
+
+
+def _events(snapshot: Snapshot, *, with_plugins: bool, stable: bool) -> str:
     own = html.draw_tree(snapshot.events, wide=True, stable=stable) if snapshot.events else ""
-    tasks = [replace(task, plugins=()) for task in snapshot.tasks if task.events]
+    tasks = [task if with_plugins else replace(task, plugins=()) for task in snapshot.tasks]
     return _joined(html.section("Events", None, own) if own else "", snapshot, tasks, stable)
 
 
-def _plugins(snapshot: Snapshot, *, stable: bool) -> str:
+def _plugins(snapshot: Snapshot, *, drawn: bool, stable: bool) -> str:
     tasks = [replace(task, events=()) for task in snapshot.tasks if task.plugins]
+    if tasks and drawn:  # each with its task
+        return Markup(" ")
     return _joined("", snapshot, tasks, stable)
 
 

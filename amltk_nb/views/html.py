@@ -113,11 +113,12 @@ def render_task(task: TaskRecord, *, stable: bool = False) -> str:
 
 def root(label: str, parts: Iterable[str], *, style: str = STYLE) -> str:
     """Put parts together in the element that all the styles are for."""
-    # `class` carries the whole scope, so it is written here and not by `_el`.
+    # `class` carries the whole scope, so it is written here and not by `_el`. The others are what
+    # MathJax goes by, in notebooks and exports: dollars in a string are not formulas.
     body = "".join(part for part in parts if part)
     # A group and no landmark: a notebook may hold dozens of them, and the same one twice.
-    label = escape(label)
-    return f'<div class="{ROOT_CLASS}" role="group" aria-label="{label}">{style}{body}</div>'
+    names = f'class="{ROOT_CLASS} mathjax_ignore tex2jax_ignore" aria-label="{escape(label)}"'
+    return f'<div {names} role="group">{style}{body}</div>'
 
 
 def draw_state(icon: str, word: str, tone: str) -> Markup:
@@ -290,7 +291,7 @@ def draw_timeline(snapshot: Snapshot) -> str:
     return section("Timeline", None, drawn) if drawn else ""
 
 
-def draw_workers(snapshot: Snapshot) -> str:
+def draw_workers(snapshot: Snapshot, *, opened: bool = False) -> str:
     """List the workers; of a crowd, how many each machine has and the first ones."""
     there = engine.who_is_there(snapshot.workers)
     if not there:
@@ -310,7 +311,7 @@ def draw_workers(snapshot: Snapshot) -> str:
     calls = {call.id: call for call in snapshot.calls}
     workers = [_worker(worker, calls, snapshot.now) for worker in there[:N_WORKERS]]
     parts += [table("Workers", workers), more(len(there) - len(workers), "worker")]
-    return section("Workers", len(there), *parts, opened=False)
+    return section("Workers", len(there), *parts, opened=opened)
 
 
 def _worker(worker: WorkerRecord, calls: Mapping[int, CallRecord], now: float) -> dict[str, str]:
@@ -391,7 +392,7 @@ def draw_plugin(plugin: PluginRecord, *, stable: bool) -> Markup:
     return el("div", table, cls="card")
 
 
-def draw_log(snapshot: Snapshot, *, stable: bool) -> str:
+def draw_log(snapshot: Snapshot, *, stable: bool, opened: bool = False) -> str:
     """Draw the log; its last messages, or the first where it is stable."""
     if not snapshot.log:
         return ""
@@ -402,7 +403,7 @@ def draw_log(snapshot: Snapshot, *, stable: bool) -> str:
     if not shown:
         return ""
     rest = more(n_all - len(shown), "message")
-    return section("Log", n_all, table("Log", shown), rest, opened=False)
+    return section("Log", n_all, table("Log", shown), rest, opened=opened)
 
 
 def _message(record: LogRecord, *, stable: bool) -> dict[str, str]:

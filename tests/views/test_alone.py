@@ -57,7 +57,7 @@ def check_harmless(fragment: str, *, style: str) -> Node:
     root = parse(fragment)
     (outer,) = root.children
     assert isinstance(outer, Node)
-    assert outer.attributes["class"] == ROOT_CLASS
+    assert outer.attributes["class"] == f"{ROOT_CLASS} mathjax_ignore tex2jax_ignore"
     odd = [(n.tag, set(n.attributes) - ALLOWED.get(n.tag, {"?"})) for n in root.all()]
     assert [entry for entry in odd if entry[0] not in ALLOWED or entry[1]] == []
     assert [v for n in root.all() for v in attribute_values(n) if "alert" in v] == []
