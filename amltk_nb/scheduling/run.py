@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -82,6 +83,7 @@ class Run:
         )
         self.faults = Faults(self)
         self.ending = False  # whether it takes no more calls
+        self.waiting: list[Context] = []  # of those who await its end
         self._ending: _Ending | None = None
         self._n_at_empty = -1  # how many calls had been accepted when on_empty was last emitted
         self._finishing = False
@@ -106,6 +108,8 @@ class Run:
         Raises:
             BaseException: what ended it, where `on_exception` says "raise".
         """
+        waiting = copy_context()
+        self.waiting.append(waiting)
         try:
             state = await asyncio.shield(self._done)
         except asyncio.CancelledError:
@@ -113,6 +117,8 @@ class Run:
                 self.stop(stop_msg="the wait for it was cancelled", wait=False)
                 await self.over()
             raise
+        finally:
+            self.waiting.remove(waiting)
         host.current().awaited(self)
         if self.faults.raised is not None:
             raise self.faults.raised

@@ -172,7 +172,7 @@ class Feed:
 
     def _bounded(self, model: Model, now: float) -> Model:
         """Leave out what may not be sent yet, to be looked at again."""
-        held = _LISTS if now < self._lists_at - 1e-6 else ()
+        held: tuple[str, ...] = _LISTS if now < self._lists_at - 1e-6 else ()
         if now < self._bulk_at - 1e-6:
             held += _BULK
         else:
