@@ -18,7 +18,7 @@ from amltk_nb.errors import NotPicklableError, SchedulerNotRunningError
 from amltk_nb.scheduling.call import Call, Outcome
 from amltk_nb.scheduling.dispatch import Dispatcher
 from amltk_nb.scheduling.inbox import Inbox
-from amltk_nb.scheduling.interrupts import wholly
+from amltk_nb.scheduling.interrupts import gently, wholly
 from amltk_nb.scheduling.lines import Lines
 from amltk_nb.scheduling.plugins.base import (
     hear_out,
@@ -247,6 +247,12 @@ class Traffic:
             self.dispatch.pump()
         self._scheduler.tell_watchers()
         self.inbox.put()
+
+    def ended_here(self, outcomes: Sequence[Outcome]) -> None:
+        """Take ends of calls that ran on the loop's thread, and tell of them at once."""
+        with gently:
+            self.ended(outcomes)
+            self.inbox.catch_up()
 
     def _recorded(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
         """Record ends as they come, for the loop may be blocked; returns those to tell of now.

@@ -124,6 +124,9 @@ class Driver:
             self._pump()
             self._news.notify_all()
 
+    def ended_here(self, outcomes: Sequence[Outcome]) -> None:
+        self.ended(outcomes)
+
     def returned(self, calls: Sequence[Call]) -> None:
         with self._news:
             self.returned_ids += [call.id for call in calls]

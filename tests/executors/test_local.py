@@ -20,6 +20,7 @@ class Listening:
         self.reports: list[list[int]] = []
         self.outcomes: dict[int, Outcome] = {}
         self.soon: list[Callable[[], None]] = []
+        self.then: list[Callable[[], None]] = []  # done between two calls of one turn
         self.said = threading.Condition()
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
@@ -30,6 +31,11 @@ class Listening:
 
     def call_soon(self, fn: Callable[[], None]) -> None:
         self.soon.append(fn)
+
+    def ended_here(self, outcomes: Sequence[Outcome]) -> None:
+        self.ended(outcomes)
+        for then in self.then:
+            then()
 
     def turn(self) -> None:
         soon, self.soon = self.soon, []
@@ -117,6 +123,27 @@ def test_a_sequential_call_runs_when_the_loop_turns(listener: Listening):
     listener.turn()
     assert (ran, backend.slots(), listener.reports) == ([1], 1, [[1]])
     assert listener.outcomes[1].seconds is not None
+
+
+def test_sequential_calls_share_a_turn_and_callbacks_act_between_them(listener: Listening):
+    backend = SequentialBackend()
+    backend.open(listener)  # type: ignore[arg-type]
+    ran: list[str] = []
+    first, second, third = (Call(n, ran.append, (f"call {n}",), {}) for n in (1, 2, 3))
+    waiting = [second, third]
+
+    def callback() -> None:
+        ran.append(f"callback {listener.reports[-1]}")
+        if waiting:
+            backend.start([waiting.pop(0)])
+
+    listener.then.append(callback)
+    backend.start([first])
+    listener.turn()
+    assert ran[:2] == ["call 1", "callback [1]"]
+    while len(listener.reports) < 3:  # the rest in this turn, or on a slow machine in the next
+        listener.turn()
+    assert [line for line in ran if line.startswith("call ")] == ["call 1", "call 2", "call 3"]
 
 
 def test_a_sequential_call_that_has_not_begun_can_be_ended(listener: Listening):

@@ -185,6 +185,8 @@ class _Desk:
             error = CancelledError() if outcome.cancelled else outcome.error
             self._settle(outcome.call, outcome.value, error)
 
+    ended_here = ended
+
     def lost(self, error: BaseException) -> None:
         """Fail what waits: nobody will run it."""
         with self._lock:

@@ -40,6 +40,12 @@ class Listener(Protocol):
         The engine may call `slots` and `start` from within, on this thread.
         """
 
+    def ended_here(self, outcomes: Sequence[Outcome]) -> None:
+        """Report the ends of calls that ran on the loop's thread, which this is.
+
+        As `ended`, and callbacks are told before it returns.
+        """
+
     def returned(self, calls: Sequence[Call]) -> None:
         """Give back calls that never began (their worker died first): they run elsewhere."""
 

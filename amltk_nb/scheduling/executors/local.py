@@ -22,6 +22,8 @@ __all__ = ["SequentialBackend", "SequentialExecutor", "ThreadBackend"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_TURN_S = 0.0025  # as long as the engine holds the loop in one go
+
 _IN_THIS_PROCESS = (
     "its calls run in this process, where importlib.reload() has an edited module imported anew"
 )
@@ -30,8 +32,8 @@ _IN_THIS_PROCESS = (
 class SequentialExecutor(Executor):
     """Runs each call inside `submit` and returns a future that is done.
 
-    A scheduler over it runs one call per turn of the loop, so stopping, timeouts and callbacks
-    act between two calls.
+    A scheduler over it leaves the loop to others every few milliseconds, so stopping, timeouts and
+    callbacks act between two calls.
     """
 
     is_sequential: ClassVar[bool] = True
@@ -64,24 +66,27 @@ class SequentialBackend(Backend):
         self._next: Call | None = None  # handed over, not begun
         self._lock = threading.Lock()  # of `_next`: any thread may end a call, the loop begins it
         self._busy = False
+        self._is_due = False  # whether the loop has been asked to run calls
         self._listener: Listener | None = None
 
     def open(self, listener: Listener) -> None:
         """Get ready to run calls."""
         self._listener = listener
-        self._busy = False
+        self._busy = self._is_due = False
 
     def slots(self) -> int:
         """One, or none while a call is under way."""
         return 0 if self._busy else 1
 
     def start(self, calls: Sequence[Call]) -> None:
-        """Have the loop run the call at its next turn."""
+        """Have the loop run the call at its next turn, or in this one if there is time left."""
         self._busy = True
         (self._next,) = calls
         self._next.worker = "main"
         assert self._listener is not None
-        self._listener.call_soon(self._run)
+        if not self._is_due:
+            self._is_due = True
+            self._listener.call_soon(self._run)
 
     def end(self, call: Call) -> bool:
         """Take a call back that was handed over and has not begun."""
@@ -103,15 +108,26 @@ class SequentialBackend(Backend):
         return (WorkerRecord(name="main", state="busy" if self._busy else "idle"),)
 
     def _run(self) -> None:
+        """Run calls for one turn of the loop: a turn for each would cost as much as the call."""
+        until = time.perf_counter() + _TURN_S
+        # So the first call that follows asks for a turn of its own: there it goes on when time is
+        # up, or when a callback has the loop turn meanwhile.
+        self._is_due = False
+        while self._run_next() and time.perf_counter() < until:
+            pass
+
+    def _run_next(self) -> bool:
         with self._lock:
             call, self._next = self._next, None
-        if call is not None:
-            self._report(_invoke(call, "main", run=_run_aside))
+        if call is None:
+            return False
+        self._report(_invoke(call, "main", run=_run_aside))
+        return True
 
     def _report(self, outcome: Outcome) -> None:
         self._busy = False
         assert self._listener is not None
-        self._listener.ended((outcome,))
+        self._listener.ended_here((outcome,))  # callbacks act between two calls
 
 
 class _Thread:
