@@ -7,16 +7,19 @@ scripts but the bundle's, globals that a payload sets, elements that no view mak
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 import unicodedata
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import BrowserContext
+from playwright.sync_api import BrowserContext, expect
 
+from tests.browser.board import Board
+from tests.browser.lab import LabPage
 from tests.browser.stage import Stage
-from tests.views.corpus import TEXTS, Gathered, gather
+from tests.views.corpus import FILE_NAME, TEXTS, Gathered, gather
 
 # What no view of ours makes, wherever a text could have made it.
 ALIEN = """root => [...root.querySelectorAll("*")].filter((el) =>
@@ -51,6 +54,39 @@ OPEN_ALL = """async () => {
     }
     return said;
 }"""
+
+
+# The same in a real kernel, with real prints of real workers.
+WORK = """
+import asyncio, json
+from amltk_nb import Plugin, Scheduler
+TEXTS = json.load(open("corpus.json"))
+
+class Loud(Plugin):
+    name = TEXTS["image"]
+    def state(self):
+        return TEXTS
+
+def say(text, *more, fail=False, **options):
+    print(text.encode("utf-8", "replace").decode())
+    if fail:
+        raise ValueError(text)
+    return [text]
+"""
+START = f"""
+scheduler = Scheduler.with_processes(2, name=TEXTS["script"], journal={FILE_NAME!r})
+task = scheduler.task(say, plugins=Loud())
+
+@task.on_result
+def keep(future, result):
+    print(result[0])
+
+run = scheduler.start()
+calls = [
+    task.submit(text, fail=n % 2 == 0, **{{text: text}}) for n, text in enumerate(TEXTS.values())
+]
+_ = await asyncio.wait(calls)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +185,32 @@ def test_what_is_left_shows_them_as_text(stage: Stage, gathered: Gathered, kind:
     ]
     assert missing == []
     assert hiding(shown) == set()
+
+
+def test_in_a_notebook_from_the_first_call_to_the_reload(page: LabPage) -> None:
+    (page.lab.root / "corpus.json").write_text(json.dumps(TEXTS))
+    dialogs: list[str] = []
+    page.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    board = Board(page, START, "run.stop(wait=False)\nawait run", work=WORK)
+    texts = list(TEXTS.values())
+    n_failed = len(texts[::2])
+    board.wait_counts(done=len(TEXTS) - n_failed, failed=n_failed)
+    for call in board.shown_calls()[:5]:
+        told = compact(board.open_row(call).inner_text())
+        assert [run for run in runs(texts[call - 1]) if run not in told] == []
+    board.root.locator(".amltk-log li").nth(len(TEXTS) // 2 - 1).wait_for(state="attached")
+    unhurt(page, dialogs)
+    board.run(3)
+    expect(board.outcome()).to_be_visible()
+    unhurt(page, dialogs)
+    page.reload()
+    expect(board.outcome()).to_be_visible()
+    assert compact(TEXTS["script"]) in compact(board.outcome().inner_text())
+    unhurt(page, dialogs)
+
+
+def unhurt(page: LabPage, dialogs: list[str]) -> None:
+    """Require that nothing was done but showing; `page` itself looks at requests and errors."""
+    assert page.page.evaluate("typeof window.pwned") == "undefined"
+    assert dialogs == []
+    assert page.output(1).evaluate(ALIEN) == []

@@ -131,13 +131,14 @@ def test_well_formed_and_only_known_harmless_elements(name: str, stable: bool) -
     root = page(name, stable)
     (outer,) = root.children
     assert isinstance(outer, Node)
-    assert outer.attributes["class"] == ROOT_CLASS
+    assert outer.attributes["class"] == f"{ROOT_CLASS} mathjax_ignore tex2jax_ignore"
     odd = [(n.tag, set(n.attributes) - ALLOWED.get(n.tag, {"?"})) for n in root.all()]
     assert [entry for entry in odd if entry[0] not in ALLOWED or entry[1]] == []
     styles = {n.attributes["style"] for n in root.all() if "style" in n.attributes}
     assert [style for style in styles if not re.fullmatch(r"flex:\d+(\.\d+)?", style)] == []
     classes = {c for n in root.all() for c in n.attributes.get("class", "").split()}
-    assert [c for c in classes if not re.fullmatch(r"amltk-nb-[a-z]+", c)] == []
+    ours = re.compile(r"amltk-nb-[a-z]+|mathjax_ignore|tex2jax_ignore")
+    assert [c for c in classes if not ours.fullmatch(c)] == []
 
 
 def test_nothing_is_loaded_from_anywhere() -> None:
