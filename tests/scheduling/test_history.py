@@ -193,7 +193,7 @@ def test_ordinary_values_read_as_one_would_write_them(value: Any, text: str):
 def test_a_longer_text_shows_more_items():
     result = dict.fromkeys("hgfedcba", 0.5)
     assert short_repr(result, 2_000) == str(result)
-    assert short_repr(list(range(1_000)), 2_000).endswith("198, 199, ...]")
+    assert short_repr(list(range(1_000)), 2_000).endswith("38, 39, ...]")
 
 
 class Plain:
