@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from textwrap import indent
 from urllib.parse import quote
 
 from playwright.sync_api import Locator
@@ -95,12 +101,33 @@ class VoilaPage(Tab):
 class Marimo(Server):
     """A server of one marimo notebook, as an app."""
 
-    up = re.compile(r"URL: http|http://127\.0\.0\.1")
+    up = re.compile(r"URL: http")
     file = "board.py"
+
+    def __init__(self, home: Path, kernel_python: Path, *, env: dict[str, str] | None = None):
+        """Start the server and wait until it listens: it says so too early."""
+        super().__init__(home, kernel_python, env=env)
+        end = time.monotonic() + 30
+        while not self._listens():
+            assert time.monotonic() < end, self.log()
+            with suppress(subprocess.TimeoutExpired):
+                raise RuntimeError(f"marimo ended with {self.process.wait(0.05)}:\n{self.log()}")
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _command(self) -> list[str]:
         options = ["--headless", "--no-token", "--host=127.0.0.1", f"--port={self.port}"]
         return [str(PYTHON), "-m", "marimo", "run", *options, str(self.root / self.file)]
+
+    @classmethod
+    def write(cls, root: Path, *cells: str) -> None:
+        """Write the notebook that a server is to show, before it starts."""
+        functions = [f"@app.cell\ndef _():\n{indent(cell, '    ')}\n" for cell in cells]
+        root.mkdir(exist_ok=True)
+        text = "\n".join(["import marimo\n\napp = marimo.App()\n", *functions])
+        (root / cls.file).write_text(text)
 
     def url(self, notebook: str = "") -> str:
         """The address of its page."""
@@ -110,6 +137,11 @@ class Marimo(Server):
 class MarimoPage(Tab):
     """A marimo notebook, run as an app."""
 
+    def open(self, address: str) -> MarimoPage:
+        """Load the page, which runs all cells."""
+        self.page.goto(address)
+        return self
+
     def output(self, n: int) -> Locator:
-        """What the n-th of the cells that show something shows."""
-        return self.page.locator(".output-area").nth(n)
+        """What stands in the place of the n-th cell."""
+        return self.page.locator(".marimo-cell").nth(n)

@@ -12,23 +12,22 @@ from tests.hosts.servers import Voila, VoilaPage
 
 FOUR = SEARCH + "calls = [task.submit(name, gate=name) for name in ('a', 'b', 'c', 'd')]"
 
-# What Python says, to whoever reads the file: a page has no cells to run.
+# What Python says in the end, to whoever listens at the gate: a page has no cells to run.
 TELL = """
 @scheduler.on_finished
 def tell(*_):
     states = {row["id"]: row["state"] for row in scheduler.records()}
-    with open("told", "w") as file:
-        print(*(f"{id}:{state}" for id, state in sorted(states.items())), file=file, end="")
-    through("told.gate")
+    through("told", " ".join(f"{id}:{state}" for id, state in sorted(states.items())))
 """
 
 
 def test_it_lives_and_its_outcome_stays(
     serve: Callable[[type[Voila]], Voila], new_tab: Callable[..., Any], gates: Gates
 ) -> None:
-    a, b, c, _ = gates("a", "b", "c", "d")
+    a, b, c, _, told = gates("a", "b", "c", "d", "told")
+    told.open()
     host = serve(Voila)
-    host.add("board.ipynb", WORK, FOUR)
+    host.add("board.ipynb", WORK, FOUR, TELL)
     page = new_tab(VoilaPage)
     page.open(host.url("board.ipynb"))
     board = Board.over(page)
@@ -51,4 +50,9 @@ def test_it_lives_and_its_outcome_stays(
     board.wait_state("stopping")
     b.open()
     board.wait_state("finished")
+    [(_, states)] = told.arrived(1)
+    assert states == "1:done 2:done 3:cancelled 4:cancelled"
+    # Voila replaces no output, so the live view itself says how it ended.
     board.wait_counts(done=2, cancelled=2)
+    closed = "This view is closed: scheduler.start() shows a new one."
+    expect(board.button("Start")).to_have_accessible_description(closed)
