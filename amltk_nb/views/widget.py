@@ -113,10 +113,11 @@ class Dashboard(anywidget.AnyWidget):
         Saved notebooks, exports and reopened pages show that, where a live view would be lost.
         """
         bundle = self._static()
+        is_first = not self._feed.ended  # whoever awaits a run freezes its dashboard once more
+        # Before the pages are taken away: some have promised to tell their reader of the end.
+        self._end({"model_id": self.model_id, "bundle": bundle})
         for handle in self._handles:
             handle.update(bundle, raw=True)
-        is_first = not self._feed.ended  # whoever awaits a run freezes its dashboard once more
-        self._end({"model_id": self.model_id, "bundle": bundle})
         if is_first:
             _frozen.append(self)
         if len(_frozen) > N_FROZEN:
