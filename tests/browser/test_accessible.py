@@ -1,12 +1,12 @@
-"""The populated dashboard by keyboard alone, and as axe sees it in both themes."""
+"""The populated dashboard by keyboard alone, and as axe sees it in all colours."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.board import SEARCH, Board, Gates, wait_call
 from tests.browser.lab import LabPage
@@ -28,19 +28,19 @@ FOCUSABLE = "css=:is(button, input, summary, [tabindex='0']):visible"
 FOCUSED = "document.activeElement?.getAttribute('data-test-n')"
 
 
-def populated(page: LabPage, gates: Gates) -> Board:
+def populated(page: LabPage, gates: Gates, *more: str) -> Board:
     """Two calls run, one waits, two are done and one has failed; there are a plugin and a log."""
     cherry, grape, _ = gates("cherry", "grape", "fig")
-    board = Board(page, "from amltk_nb import Limiter\n" + POPULATED)
+    board = Board(page, "from amltk_nb import Limiter\n" + POPULATED, *more)
     wait_call(cherry), wait_call(grape)
     board.wait_counts(queued=1, running=2, done=2, failed=1)
     return board
 
 
-def grave(board: Board, within: str) -> list[str]:
+def grave(page: Page, within: str) -> list[str]:
     """What axe calls serious or critical, and the first place of each."""
-    found: dict[str, Any] = Axe().run(board.tab, context=within).response
-    assert len(found["passes"]) > 10, "it has looked at something"
+    found: dict[str, Any] = Axe().run(page, context=within).response
+    assert len(found["passes"]) > 10, [each["id"] for each in found["passes"]]
     return [
         f"{each['impact']}: {each['id']}: {each['nodes'][0]['html'][:200]}"
         for each in found["violations"]
@@ -48,16 +48,57 @@ def grave(board: Board, within: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_axe_finds_nothing_grave(page: LabPage, gates: Gates, dark: bool) -> None:
-    board = populated(page, gates)
-    page.set_theme(dark=dark)
+# How a person may see it; "forced" is a system's high contrast, which takes all colours away.
+SCHEMES = ("light", "dark", "forced")
+
+ALONE = """
+display(task.panel(), task.form(), scheduler.plugins())
+"""
+REPORT = """
+scheduler.report("run.html")
+"""
+
+
+def look(page: LabPage, scheme: str) -> None:
+    """Show the page as somebody with these colours has it."""
+    page.set_theme(dark=scheme == "dark")
+    page.page.emulate_media(forced_colors="active" if scheme == "forced" else "none")
+
+
+def test_axe_finds_nothing_grave(
+    page: LabPage, new_page: Callable[..., LabPage], gates: Gates
+) -> None:
+    board = populated(page, gates, ALONE, REPORT)
+    board.run(3)
+    alone = page.output(3).locator(".amltk-nb")
+    expect(alone.locator(".amltk-all")).to_have_count(3)
     board.open_row(2)
-    assert grave(board, ".amltk-nb") == []
+    for scheme in SCHEMES:
+        look(page, scheme)
+        assert grave(board.tab, ".amltk-nb") == [], scheme
+    board.run(4)
+    report = new_page(page.lab)
+    report.page.goto((page.lab.root / "run.html").as_uri())
+    report.complaints.clear()  # a file is on no machine
+    unfold(report.page.locator("body"))
+    for scheme in SCHEMES:
+        report.page.emulate_media(
+            color_scheme="dark" if scheme == "dark" else "light",
+            forced_colors="active" if scheme == "forced" else "none",
+        )
+        assert grave(report.page, "body") == [], scheme
     board.button("Stop now").click()
     expect(board.outcome()).to_be_visible()
-    board.outcome().locator("details").evaluate_all("all => all.forEach((d) => { d.open = true; })")
-    assert grave(board, ".amltk-nb-static") == []
+    for scheme in SCHEMES:
+        look(page, scheme)
+        board.outcome().scroll_into_view_if_needed()
+        unfold(board.outcome())
+        assert grave(board.tab, ".amltk-nb-static") == [], scheme
+
+
+def unfold(root: Locator) -> None:
+    """Open all that can be opened."""
+    root.locator("details").evaluate_all("all => all.forEach((d) => { d.open = true; })")
 
 
 def test_every_control_is_reached_by_tab(page: LabPage, gates: Gates) -> None:
