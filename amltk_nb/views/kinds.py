@@ -51,7 +51,7 @@ def field_for(
         made = _choice(name, _options(name, override), value)
     else:
         made = _plain(name, hint, value if override is MISSING else override)
-        return replace(made, hint=_hint_text(hint) or _said_type(made))
+        return replace(made, hint=made.hint or _hint_text(hint) or _said_type(made))
     return made
 
 

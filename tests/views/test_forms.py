@@ -399,7 +399,7 @@ async def test_a_form_shows_what_there_is_to_know() -> None:
             {"name": "n", "label": "n", "kind": "slider", "hint": "int, 1 to 9", "entry": "5",
              "limits": ["1", "9", "1"]},
             {"name": "kind", "label": "kind", "kind": "choice", "entry": 0,
-             "hint": "Literal['rbf', 'linear']", "options": ["rbf", "linear"]},
+             "hint": "one of 2", "options": ["rbf", "linear"]},
             {"name": "more", "label": "*more", "kind": "literal", "hint": "more values, as a list",
              "entry": None},
             {"name": "scale", "label": "scale", "kind": "float", "hint": "float", "entry": "1.0"},

@@ -42,7 +42,7 @@ export function Detail({ call, onGoTo, onClose, onGrown }: Props) {
             <span class="amltk-detail-action"><Action call={call} /></span>
             <ChangeButton call={call.id} open={editing} onToggle={() => setEditing(!editing)} />
           </div>
-          {editing && <EditForm call={call.id} onClose={stopEditing} />}
+          {editing && <EditForm call={call.id} onClose={stopEditing} onGrown={onGrown} />}
           {error !== undefined && <p class="amltk-is-failed">{visible(error)}</p>}
           {detail && <Texts call={call} detail={detail} />}
           {!detail && error === undefined && <p class="amltk-muted">Asking the kernel…</p>}

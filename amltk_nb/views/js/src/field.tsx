@@ -116,13 +116,20 @@ function Line({ field, value, attributes, onEntry }: ControlProps) {
     onInput: (event: { currentTarget: { value: string } }) => onEntry(event.currentTarget.value),
   };
   if (was.length > LONG_CHARS || was.includes("\n")) return <textarea rows={3} {...shared} />;
-  return <input type="text" placeholder={PLACEHOLDERS[field.kind]} {...shared} />;
+  return <input type="text" placeholder={example(field)} {...shared} />;
 }
 
-const PLACEHOLDERS: Record<string, string> = {
-  int: "3",
-  float: "2.5",
-  number: "3",
-  literal: '3, "text", [1, 2], None',
-  kept: '3, "text", [1, 2], None',
+/** What may be typed; not alone, or it would look like a value that is there. */
+function example(field: FieldRecord): string | undefined {
+  if (field.label.startsWith("**")) return 'like {"a": 1, "b": 2}';
+  if (field.label.startsWith("*")) return "like [1, 2]";
+  return EXAMPLES[field.kind];
+}
+
+const EXAMPLES: Record<string, string> = {
+  int: "like 3",
+  float: "like 2.5",
+  number: "like 3 or 2.5",
+  literal: 'like 3, "text", [1, 2] or None',
+  kept: 'like 3, "text", [1, 2] or None',
 };

@@ -19,7 +19,7 @@ interface Wrong {
 const FINE: Wrong = { text: "", fields: {} };
 
 /** The arguments of a call, to be changed and submitted as a new one. */
-export function EditForm({ call, onClose }: { call: number; onClose: () => void }) {
+export function EditForm({ call, onClose, onGrown }: { call: number; onClose: () => void; onGrown: () => void }) {
   const line = useConnection();
   const cancel = (event: KeyboardEvent) => {
     if (event.key !== "Escape") return;
@@ -35,6 +35,7 @@ export function EditForm({ call, onClose }: { call: number; onClose: () => void 
         args={{ call }}
         label={`New arguments of call ${call}`}
         focusFirst
+        onShown={onGrown}
         onCancel={onClose}
         onDone={(id) => {
           onClose();
@@ -62,11 +63,12 @@ interface Props {
   label: string;
   titled?: boolean;
   focusFirst?: boolean;
+  onShown?: () => void;
   onCancel?: () => void;
   onDone?: (call: number) => void;
 }
 
-function Form({ make, send, args = {}, label, titled, focusFirst, onCancel, onDone }: Props) {
+function Form({ make, send, args = {}, label, titled, focusFirst, onShown, onCancel, onDone }: Props) {
   const line = useConnection();
   const body = useRef<HTMLDivElement>(null);
   const { form, error, renew } = useRecord(make, args);
@@ -77,6 +79,7 @@ function Form({ make, send, args = {}, label, titled, focusFirst, onCancel, onDo
   const key = `${send} ${JSON.stringify(args)}`;
   const asked = line.askedSince(key) !== undefined;
   useLayoutEffect(() => {
+    if (form) onShown?.();
     if (form && focusFirst) body.current?.querySelector<HTMLElement>(CONTROL)?.focus();
   }, [form === undefined]);
   useLayoutEffect(() => goToWrong(body.current), [wrong]);
