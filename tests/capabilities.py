@@ -891,6 +891,39 @@ _VIEWS = (
         *_in("views/test_text.py", "running_is_said_only_of_what_has_begun"),
     ),
     _shown(
+        "Each view alone",
+        "`scheduler.controls()`, `.progress()`, `.events()`, `.queue()`, `.timeline()`, "
+        "`.plugins()`, `.log()`: in any number of cells, in step, before, during and after a run; "
+        "each freezes to what it showed. `scheduler.queue` is still the mapping.",
+        *_in("browser/test_alone.py", "all_views_alone_in_one_notebook"),
+        *_in("kernels/test_alone.py", "each_view_stays_in_step_and_freezes_alone"),
+        *_in("views/test_widget.py", "every_view_has_a_method_and_two_of_them_a_second_use"),
+        *_in("views/test_alone.py", "golden"),
+    ),
+    _shown(
+        "One task",
+        "`task.panel()`: its own calls, counts, events and plugins; nothing else travels.",
+        *_in("views/test_widget.py", "the_panel_of_a_task_reaches_only_its_calls"),
+        *_in("kernels/test_alone.py", "a_panel_gets_the_calls_of_its_task_only"),
+    ),
+    _shown(
+        "A future, a batch, a run, a task",
+        "as the last line of a cell: a line that follows what it tells of, and ends with its "
+        "result, error or outcome. A thousand of them cost little, and none is kept alive.",
+        *_in("kernels/test_alone.py", "a_future_follows_its_call"),
+        *_in("kernels/test_alone.py", "a_batch_a_task_and_a_run_follow"),
+        *_in("kernels/test_alone.py", "a_line_follows_in_a_cell_that_blocks"),
+        *_in("views/test_lines.py", "a_thousand_futures_cost_nothing_until_they_move"),
+        *_in("views/test_lines.py", "what_is_shown_is_not_kept"),
+    ),
+    _shown(
+        "A view whose scheduler was dropped",
+        "does not keep it alive, and says what happened.",
+        *_in("views/test_widget.py", "a_dropped_scheduler_is_let_go_and_told_of"),
+        *_in("kernels/test_alone.py", "a_view_of_a_dropped_scheduler_says_so"),
+        *_in("kernels/test_alone.py", "a_run_that_nobody_has_a_name_for_goes_on"),
+    ),
+    _shown(
         "Messages that no page should send",
         "Ten thousand of them: each is answered once, and none of the wrong ones does anything.",
         *_in(HOSTILE, "ten_thousand_messages_are_each_answered_once_and_wrong_ones_do_nothing"),
