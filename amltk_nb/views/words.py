@@ -242,12 +242,10 @@ def stopping_note(snapshot: Snapshot) -> str:
     run, n_running = snapshot.run, snapshot.counts.get(CallState.RUNNING, 0)
     if n_running and run.grace_ends_at is not None:
         left_s = run.grace_ends_at - snapshot.now
-        can_end = snapshot.backend.cannot_end is None
-        calls = plural(n_running, "running call")
-        if left_s <= 0:
-            return f"stopping: {'ending' if can_end else 'leaving'} {calls}"
-        verb = "ends" if can_end else "leaves"  # behind, unseen: threads cannot be ended
-        return f"stopping: {verb} {calls} in {duration(left_s)}"
+        when = f"in {duration(left_s)}" if left_s > 0 else "now"
+        # Behind, unseen: threads cannot be ended.
+        verb = "ends" if snapshot.backend.cannot_end is None else "leaves"
+        return f"stopping: {verb} {plural(n_running, 'running call')} {when}"
     if run.stopping_since is None:
         return ""
     return f"stopping for {duration(snapshot.now - run.stopping_since)}"

@@ -142,8 +142,8 @@ def test_line_stays_one_short_line_whatever_the_names() -> None:
     [
         ({"grace_ends_at": T0 + 4}, 3, None, "stopping: ends 3 running calls in 4.00 s"),
         ({"grace_ends_at": T0 + 4}, 1, "threads", "stopping: leaves 1 running call in 4.00 s"),
-        ({"grace_ends_at": T0}, 3, None, "stopping: ending 3 running calls"),
-        ({"grace_ends_at": T0 - 1}, 3, "threads", "stopping: leaving 3 running calls"),
+        ({"grace_ends_at": T0}, 3, None, "stopping: ends 3 running calls now"),
+        ({"grace_ends_at": T0 - 1}, 3, "threads", "stopping: leaves 3 running calls now"),
         ({"grace_ends_at": T0 + 4}, 0, None, "stopping for 2.00 s"),
         ({}, 3, None, "stopping for 2.00 s"),
     ],

@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { advice } from "./engine";
 import { number, plural } from "./format";
+import { graceText } from "./header";
 import { useConnection } from "./hooks";
 import { count, type Page } from "./page";
 import { progressText } from "./progress";
@@ -47,14 +48,16 @@ export function Announcer() {
 export function milestoneOf(page: Page, notice: string | undefined, now: number): string {
   const run = page.model.run.get("run");
   const failed = count(page.model, "failed") > 0 ? "with failures" : "";
-  return [run?.state, run?.code, failed, notice, waiting(page, now)].join(" ");
+  return [run?.state, run?.grace_ends_at, run?.code, failed, notice, waiting(page, now)].join(" ");
 }
 
 function announcement(page: Page, now: number): string {
   const run = page.model.run.get("run");
   if (!run) return "";
   const why = run.code ? ` (${run.code})` : "";
-  return `${run.name} ${run.state}${why}. ${progressText(page.model)}.${waiting(page, now)}`;
+  const grace = graceText(page, now);
+  const told = `${run.name} ${run.state}${why}. ${progressText(page.model)}.`;
+  return `${told}${grace ? ` It ${grace}.` : ""}${waiting(page, now)}`;
 }
 
 /** What it waits for, without the seconds, and what to do when that is long. */

@@ -34,9 +34,7 @@ export function Header() {
         {backend && <Engine backend={backend} now={line.now()} />}
         {run && run.n > 1 && <span>run {number(run.n)}</span>}
         {run?.journal && <span class="amltk-journal">{oneLine(run.journal)}</span>}
-        {run?.state === "stopping" && (
-          <span class="amltk-waits">{stoppingText(run, count(model, "running"), backend, line.now())}</span>
-        )}
+        {run?.state === "stopping" && <span class="amltk-waits">{stoppingText(run, line.page, line.now())}</span>}
       </div>
       {run?.journal_warning && <p class="amltk-advice">{oneLine(run.journal_warning)}</p>}
       {backend && line.live() && <Advice run={run} backend={backend} page={line.page} now={line.now()} />}
@@ -92,21 +90,21 @@ function Elapsed({ run, now }: { run: RunRecord; now: number }) {
   return <span class="amltk-elapsed">{ticking(now - run.started_at)}</span>;
 }
 
-/** What becomes of the running calls of a run that is stopping, and when. */
-export function stoppingText(
-  run: RunRecord,
-  nRunning: number,
-  backend: BackendRecord | undefined,
-  now: number,
-): string {
-  if (nRunning > 0 && run.grace_ends_at !== undefined) {
-    const calls = plural(nRunning, "running call");
-    const leftS = Math.ceil(run.grace_ends_at - now);
-    const canEnd = backend?.cannot_end === undefined;
-    if (leftS <= 0) return `stopping: ${canEnd ? "ending" : "leaving"} ${calls}`;
-    return `stopping: ${canEnd ? "ends" : "leaves"} ${calls} in ${ticking(leftS)}`;
-  }
+/** What a run that is stopping does, and when. */
+export function stoppingText(run: RunRecord, page: Page, now: number): string {
+  const grace = graceText(page, now);
+  if (grace) return `stopping: ${grace}`;
   return run.stopping_since === undefined ? "stopping" : `stopping for ${ticking(now - run.stopping_since)}`;
+}
+
+/** What becomes of the running calls when their time is over, if it is limited. */
+export function graceText({ model }: Page, now: number): string | undefined {
+  const endsAt = model.run.get("run")?.grace_ends_at;
+  const nRunning = count(model, "running");
+  if (endsAt === undefined || nRunning === 0) return undefined;
+  const leftS = Math.ceil(endsAt - now);
+  const verb = model.backend.get("backend")?.cannot_end === undefined ? "ends" : "leaves";
+  return `${verb} ${plural(nRunning, "running call")} ${leftS > 0 ? `in ${ticking(leftS)}` : "now"}`;
 }
 
 /** Whether the kernel can be heard; a busy kernel must not look like an idle scheduler. */

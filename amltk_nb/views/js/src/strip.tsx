@@ -3,14 +3,12 @@
 import { oneLine } from "./format";
 import { Health, RunState, stoppingText } from "./header";
 import { useConnection, useSeconds } from "./hooks";
-import { count } from "./page";
 
 export function Strip({ task }: { task: string | undefined }) {
   const line = useConnection();
   useSeconds(line.page.phase === "live" || line.page.phase === "waiting");
   const { model, phase } = line.page;
   const run = model.run.get("run");
-  const backend = model.backend.get("backend");
   const signature = task === undefined ? undefined : (model.tasks.get(task)?.signature ?? task);
   return (
     <p class="amltk-title amltk-strip">
@@ -19,9 +17,7 @@ export function Strip({ task }: { task: string | undefined }) {
         {run ? oneLine(run.name) || "Scheduler" : "Scheduler"}
       </strong>
       {run && <RunState run={run} final={phase === "final"} />}
-      {run?.state === "stopping" && (
-        <span class="amltk-muted">{stoppingText(run, count(model, "running"), backend, line.now())}</span>
-      )}
+      {run?.state === "stopping" && <span class="amltk-muted">{stoppingText(run, line.page, line.now())}</span>}
       <span class="amltk-end"><Health /></span>
     </p>
   );

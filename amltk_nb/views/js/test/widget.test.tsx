@@ -193,7 +193,7 @@ describe("buttons", () => {
     expect(shown()[0]).toContain("stopping: ends 1 running call in 3 s");
     expect(shown()[1]).toBe(`${hint} and not in 3 s`);
     await seconds(3);
-    expect(shown()[0]).toContain("stopping: ending 1 running call");
+    expect(shown()[0]).toContain("stopping: ends 1 running call now");
     expect(shown()[1]).toBe(hint);
     await kernel.patch({ counts: { upsert: { running: { n: 0 } } } });
     expect(shown()[0]).toContain("stopping for 4 s");
@@ -206,7 +206,7 @@ describe("buttons", () => {
     expect(kernel.text(".amltk-meta")).toContain("stopping: leaves 1 running call in 2 s");
     expect(kernel.text(".amltk-advice")).toBe(""); // it does not wait for them
     await seconds(2);
-    expect(kernel.text(".amltk-meta")).toContain("stopping: leaving 1 running call");
+    expect(kernel.text(".amltk-meta")).toContain("stopping: leaves 1 running call now");
   });
 
   test("each keeps room for what it will say, so that its neighbours stay", async () => {
@@ -505,6 +505,17 @@ describe("the status line", () => {
     await kernel.patch({ run: { upsert: { run: { name: "demo", state: "finished", n: 1, code: "exhausted" } } } });
     expect(kernel.text('[role="status"]')).toBe("demo finished (exhausted). 2 of 4 calls ended: 1 done, 1 failed.");
     expect(kernel.el.querySelectorAll("[aria-live]").length).toBe(1);
+  });
+
+  test("says how long running calls have, and again when that is shortened", async () => {
+    const kernel = await new Kernel().open();
+    const stopping = (endsAt: number) =>
+      kernel.patch({ run: { upsert: { run: { name: "demo", state: "stopping", n: 1, stopping_since: AT, grace_ends_at: endsAt } } } });
+    const said = () => kernel.text('[role="status"]');
+    await stopping(AT + 60);
+    expect(said()).toBe("demo stopping. 2 of 4 calls ended: 1 done, 1 failed. It ends 1 running call in 1 min 00 s.");
+    await stopping(AT + 5);
+    expect(said()).toBe("demo stopping. 2 of 4 calls ended: 1 done, 1 failed. It ends 1 running call in 5 s.");
   });
 });
 
