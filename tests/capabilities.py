@@ -878,6 +878,18 @@ _VIEWS = (
         *_in("browser/test_workers.py", "workers_show_their_calls_go_and_come"),
     ),
     _shown(
+        "A countdown",
+        "Of the seconds that running calls still have once it is stopped with a grace.",
+        *_in("views/test_text.py", "what_becomes_of_running_calls"),
+        *_in(GRACE, "a_snapshot_says_when_it_ends"),
+    ),
+    _shown(
+        "Notify me",
+        "A notification when the run is over and the page out of sight, the tab's title meanwhile; "
+        "nothing in the page jumps when values change.",
+        *_in("browser/test_notification.py", "a_reader_elsewhere_is_told_of_the_end"),
+    ),
+    _shown(
         "Waiting",
         "What calls wait for while nobody is there and for how long, jobs in the batch queue, and "
         "what to do when that is long.",
