@@ -221,8 +221,12 @@ class SchedulerCore:
             max_calls: how many calls it shows: running ones, then the next in the queue, then
                 failures, then those that ended last; some of each, however many there are.
         """
-        self._seen = True
+        self.note_look()
         return reading.snapshot(self, max_calls=max_calls)
+
+    def note_look(self) -> None:
+        """Note that somebody looks, so that observers are told of the next change."""
+        self._seen = True
 
     def calls(
         self, state: CallState | str | None = None, *, before: int | None = None, limit: int = 200

@@ -80,6 +80,7 @@ def task_snapshot(scheduler: SchedulerCore, ref: str, *, max_calls: int = 300) -
         ref: of the task; of a re-run cell the newest.
         max_calls: as in `snapshot`.
     """
+    scheduler.note_look()
     version = scheduler.version
     task = find_task(scheduler, ref)
     record = task_record(task) if task is not None else None

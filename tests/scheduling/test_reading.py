@@ -13,6 +13,7 @@ import pytest
 
 from amltk_nb import Plugin, Scheduler
 from amltk_nb.errors import CallNotFoundError, MissingExtraError
+from amltk_nb.scheduling import reading
 from amltk_nb.scheduling.states import CallState
 from tests.scheduling.conftest import ByHand, settled
 
@@ -315,6 +316,16 @@ async def test_an_observer_is_told_once_until_somebody_looks(by_hand: ByHand):
     by_hand.scheduler.unobserve(watcher)
     by_hand.scheduler.log("me", "info", "three")
     assert watcher.n_told == 2
+
+
+async def test_a_look_at_one_task_counts_as_a_look(by_hand: ByHand):
+    task, watcher = by_hand.scheduler.task(divmod), Watcher()
+    by_hand.scheduler.observe(watcher)
+    reading.task_snapshot(by_hand.scheduler, task.ref)
+    for n in range(1, 4):
+        by_hand.scheduler.touch()
+        assert watcher.n_told == n
+        reading.task_snapshot(by_hand.scheduler, task.ref)
 
 
 async def test_an_observer_that_raises_is_dropped_and_the_run_goes_on(by_hand: ByHand):
