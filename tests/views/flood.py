@@ -22,7 +22,6 @@ from tests.scheduling.conftest import turn_until
 
 __all__ = ["Flood", "Sent", "joined_late"]
 
-TICK_S = 0.05
 BEGIN_AT = 1_700_000_000.0
 FAIL_EVERY = 50
 
@@ -57,6 +56,7 @@ class Flood:
     n_workers: int = 8
     n_tasks: int = 2
     log_lines_per_s: int = 0
+    tick_s: float = 0.05  # of its clock, between what happens at once
     sent: list[Sent] = field(default_factory=list)
 
     async def record(self, seconds: float) -> list[Sent]:
@@ -78,9 +78,9 @@ class Flood:
         await turn_until(lambda: self.backend.calls)
         feed.hello()
         feed.step(0.0, self.clock())
-        for n in range(1, round(seconds / TICK_S) + 1):
+        for n in range(1, round(seconds / self.tick_s) + 1):
             await self._tick()
-            self.now_s = round(n * TICK_S, 3)
+            self.now_s = round(n * self.tick_s, 3)
             feed.step(self.now_s, self.clock())
         self.ended = [call_record(call) for call in self.scheduler.calls("done", limit=10_000)]
         self.scheduler.stop(wait=False)
@@ -106,16 +106,16 @@ class Flood:
         self.n_submitted += n_calls
 
     async def _tick(self) -> None:
-        n_left = n_calls = round(self.calls_per_s * TICK_S)
+        n_left = n_calls = round(self.calls_per_s * self.tick_s)
         while n_left:
             calls = self.backend.calls[:n_left]
-            self.clock.advance(TICK_S * len(calls) / n_calls)
+            self.clock.advance(self.tick_s * len(calls) / n_calls)
             for call in calls:
                 self._end(call)
             await asyncio.wait([self.futures.pop(call.id) for call in calls])
             n_left -= len(calls)
             await turn_until(lambda: self.backend.calls)
-        for n in range(round(self.log_lines_per_s * TICK_S)):
+        for n in range(round(self.log_lines_per_s * self.tick_s)):
             self.scheduler.log(
                 "on_result · keep", "print", f"best so far: 0.97{n} by candidate {n}"
             )
