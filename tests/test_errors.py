@@ -23,6 +23,7 @@ STANDARD = {
     "ImportError": ImportError,
     "TypeError": TypeError,
     "PicklingError": pickle.PicklingError,
+    "ReferenceError": ReferenceError,
     "BrokenProcessPool": BrokenProcessPool,
 }
 DRAWN = re.findall(r"(?:├──|└──) (\w+) +(?:\(([\w, ]+)\))?", errors.__doc__ or "")
