@@ -903,6 +903,55 @@ _VIEWS = (
         *_in("views/test_text.py", "running_is_said_only_of_what_has_begun"),
     ),
     _shown(
+        "A timeline",
+        "Lanes of workers, bars of calls: live, in what is saved, in reports; of ten thousand short "
+        "calls as well. A click leads to the call.",
+        *_in(
+            "views/test_timeline.py",
+            "bars_are_as_long_as_the_worker_measured_and_running_ones_reach_now",
+            "ten_thousand_short_calls_are_some_bars_that_miss_none",
+        ),
+        *_in("browser/test_every_control.py", "every_control_does_what_it_says"),
+    ),
+    _shown(
+        "`scheduler.report`",
+        "One file with all that is remembered: outcome, failures, log, calls.",
+        *_in("views/test_report.py", "it_holds_all_calls_and_all_of_the_failures"),
+        *_in("views/test_report.py", "an_older_one_is_left_where_no_new_one_can_be_written"),
+    ),
+    _shown(
+        "`%amltk`, `%%task`",
+        "What one does most, as magics; each is short for a line of Python.",
+        *_in("kernels/test_magics.py", "the_dashboard_and_the_verbs"),
+        *_in("kernels/test_magics.py", "a_cell_is_a_task_and_its_last_line_the_result"),
+    ),
+    _shown(
+        "Every button",
+        "does what it says, and Python sees the same; a control that no test uses fails the test.",
+        *_in("browser/test_every_control.py", "every_control_does_what_it_says"),
+    ),
+    _shown(
+        "The life of a page",
+        "Reload, another tab, another view of the output, a cut line, a notebook closed and "
+        "opened: the present state comes back, and the end stays in the file. A kernel that is "
+        "gone is said to be gone.",
+        *_in(
+            "browser/test_pages.py",
+            "a_reloaded_page_shows_and_steers_the_run",
+            "two_tabs_show_the_same",
+            "views_of_the_output_and_a_notebook_that_is_closed_and_opened",
+            "a_line_that_was_cut_is_mended_and_nothing_is_missing",
+            "a_kernel_that_is_killed_or_restarted_is_said_to_be_gone",
+        ),
+        *_in("kernels/test_display.py", "it_is_frozen_in_the_context_of_who_awaits"),
+    ),
+    _shown(
+        "Page and kernel of different versions",
+        "Each says its own; the page says which one is old and what to do.",
+        *_in("views/test_widget.py", "a_page_of_another_version_gets_no_model_but_what_to_do"),
+        *_in("views/test_commands.py", "a_hello_says_the_pages_version"),
+    ),
+    _shown(
         "Each view alone",
         "`scheduler.controls()`, `.progress()`, `.events()`, `.queue()`, `.timeline()`, "
         "`.plugins()`, `.log()`: in any number of cells, in step, before, during and after a run; "
