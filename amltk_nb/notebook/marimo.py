@@ -6,6 +6,7 @@ appended while it runs. So a live view stays when its run ends, and says so.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from amltk_nb.host import Showable
     from amltk_nb.views.widget import Dashboard
 
-__all__ = ["MarimoCells", "MarimoHost"]
+__all__ = ["OFFER_S", "MarimoCells", "MarimoHost"]
 
 T = TypeVar("T")
+
+OFFER_S = 1.0  # between two offers to a page that is not heard
 
 
 class MarimoHost(KernelHost):
@@ -73,6 +76,9 @@ class MarimoHost(KernelHost):
     def _live_view(self, run: Run) -> Dashboard:
         dashboard = Host.dashboard(self, run.scheduler, ())
         self._shown.setdefault(run, []).append(dashboard)
+        heard = threading.Event()
+        dashboard.on_msg(lambda *_: heard.set())
+        run.loop.call_later(OFFER_S, _offer, dashboard, heard)
         return dashboard
 
     def _shown_as(self, thing: Showable) -> Dashboard | _Static:
@@ -121,6 +127,17 @@ class _Static:
 
     def _mime_(self) -> tuple[str, str]:
         return "text/html", static_bundle(self.thing)["text/html"]
+
+
+def _offer(dashboard: Dashboard, heard: threading.Event) -> None:
+    """Send everything unasked until a page is heard.
+
+    marimo keeps what a page says until the cell that runs has ended; a cell that starts a run and
+    awaits it would show an empty view for as long.
+    """
+    if not heard.is_set() and not dashboard.ended:
+        dashboard.offer()
+        asyncio.get_running_loop().call_later(OFFER_S, _offer, dashboard, heard)
 
 
 def _append(shown: Dashboard | _Static) -> None:

@@ -107,6 +107,14 @@ class Dashboard(anywidget.AnyWidget):
         if self._feed.mark():
             self._post(self._pump)
 
+    def offer(self) -> None:
+        """Send everything to whatever page is there, though none has asked, on the loop's thread.
+
+        For hosts that hold back what a page says for as long as a cell runs.
+        """
+        self._feed.hello()
+        self._pump()
+
     def freeze(self) -> None:
         """Put static HTML of the present state where this dashboard is displayed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,27 @@ def tell(*_):
     states = {row["id"]: row["state"] for row in scheduler.records()}
     through("root/told", " ".join(f"{id}:{state}" for id, state in sorted(states.items())))
 """
+AWAIT = "first = await calls[0]"
+SHOW = "(first, scheduler)[1]"  # after it
+FUTURE = "(first, calls[0])[1]"
+
+BUTTON = """
+import marimo as mo
+others = []
+again = mo.ui.button(label="Again")
+again
+"""
+MAKE = """
+again
+others.append(Scheduler.with_threads(1, name="other"))
+latest = others[-1].start()
+"""
+STATES = """
+latest
+if len(others) > 1:
+    await others[-2].last_run.over()
+str([str(other.state) for other in others])
+"""
 
 
 def test_it_lives_and_its_outcome_stays(
@@ -31,26 +53,32 @@ def test_it_lives_and_its_outcome_stays(
 ) -> None:
     a, b, c, _, told = gates("a", "b", "c", "d", "told")
     told.open()
-    Marimo.write(tmp_path / "root", WORK, FOUR, TELL, "scheduler", "calls[0]")
+    Marimo.write(tmp_path / "root", WORK, FOUR, TELL, AWAIT, SHOW, FUTURE, BUTTON, MAKE, STATES)
     page: MarimoPage = new_tab(MarimoPage).open(serve(Marimo).url())
     board = Board.over(page)
     wait_call(a), wait_call(b)
     board.wait_counts(running=2, queued=2)
 
+    # While a cell awaits: the view lives, and what it is asked for is done after the cell.
     board.button("Pause").click()
-    board.wait_state("paused")
+    expect(board.button("Pause")).to_have_attribute("aria-busy", "true")
+    busy = re.compile(r"^No answer yet for \d+ s: kernel busy$")
+    expect(board.root.locator(".amltk-health")).to_have_text(busy)
+    board.wait_state("running")
     a.open()
-    board.wait_counts(running=1, queued=2, done=1)
+    wait_call(c)
+    board.wait_state("paused")
+    board.wait_counts(running=2, queued=1, done=1)
     expect(board.open_row(1)).to_contain_text("Result{'name': 'a', 'length': 1}")
 
     # A scheduler as the last line of a cell is live, too; a future is shown as it stood.
-    second = Board.over(page, cell=3)
-    second.wait_counts(running=1, queued=2, done=1)
-    expect(page.output(4).locator(".amltk-nb-static")).to_contain_text("call 1")
+    second = Board.over(page, cell=4)
+    second.wait_counts(running=2, queued=1, done=1)
+    expect(page.output(5).locator(".amltk-nb-static")).to_contain_text("call 1")
     second.button("Cancel call 4").click()
-    board.wait_counts(running=1, queued=1, done=1, cancelled=1)
+    board.wait_counts(running=2, done=1, cancelled=1)
     second.button("Resume").click()
-    wait_call(c)
+    board.wait_state("running")
     board.button("End call 3").click()
     board.wait_counts(running=1, done=1, cancelled=2)
 
@@ -70,3 +98,8 @@ def test_it_lives_and_its_outcome_stays(
         each.wait_state("finished")
         each.wait_counts(done=2, cancelled=2)
     expect(board.root).to_contain_text("heard of the end")
+
+    # A cell that runs again ends what it made before.
+    expect(page.output(8)).to_contain_text("['running']")
+    page.output(6).get_by_role("button", name="Again").click()
+    expect(page.output(8)).to_contain_text("['finished', 'running']")
