@@ -8,21 +8,24 @@ Counts are asserted; times are generous guards, and `make flood` writes them to 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext
+from playwright.sync_api import BrowserContext, expect
 
+from tests.browser.lab import LabPage
 from tests.browser.stage import Stage
 from tests.views.flood import Flood, Sent, joined_late
 
 IS_LONG = os.environ.get("AMLTK_NB_FLOOD") == "1"  # figures for the docs; else some seconds of it
 LONG_S = 20
+N_REAL = 30_000 if IS_LONG else 5_000  # calls of a real kernel
 MOST_ELEMENTS = 4_000  # of the whole dashboard, timeline included
 MOST_ROWS = 60
 SLOW_MS = 400  # a guard against a page that hangs; the target is 50
@@ -206,3 +209,64 @@ def n_shown(stage: Stage, state: str) -> int:
 def n_elements(stage: Stage) -> int:
     """Count what the page has to lay out."""
     return stage.root.locator("*").count()
+
+
+# Calls that take no time, until there were enough of them; batches, history and capture by default.
+REAL = """
+from amltk_nb import Scheduler
+
+def quick(n):
+    return n
+
+scheduler = Scheduler.with_processes(2, name="flood")
+task = scheduler.task(quick)
+left = iter(range(N_CALLS))
+
+@task.on_done
+def again(future):
+    for n in left:
+        task.submit(n)
+        break
+
+run = scheduler.start()
+calls = [task.submit(next(left)) for _ in range(200)]
+""".replace("N_CALLS", str(N_REAL))
+
+
+def test_a_real_flood_is_small_on_the_wire(page: LabPage) -> None:
+    received: list[bytes] = []
+    page.page.on("websocket", lambda socket: socket.on("framereceived", noted(received)))
+    page.open(page.lab.add("flood.ipynb", REAL))
+    page.run_cell(0)
+    done = page.output(0).locator(".amltk-chip", has_text="done").locator("b")
+    expect(done).to_have_text(f"{N_REAL:,}", timeout=60_000)
+    patches = [frame for frame in received if content_of(frame).get("kind") == "patch"]
+    moments = [content_of(frame)["at"] for frame in patches]
+    seconds = moments[-1] - moments[0]
+    assert len(patches) <= 5 * seconds + 2
+    assert sum(map(len, patches)) <= 50_000 * (seconds + 1)
+    assert len(patches) >= 2
+
+
+def noted(received: list[bytes]) -> Callable[[Any], None]:
+    """Return what keeps the frames of one connection."""
+
+    def note(payload: Any) -> None:
+        received.append(payload if isinstance(payload, bytes) else payload.encode())
+
+    return note
+
+
+def content_of(frame: bytes) -> dict[str, Any]:
+    """Return what a frame of a kernel's connection says to a widget; of another frame nothing.
+
+    The frame begins with the number of its offsets and these, as 8 bytes each; then come channel,
+    header, parent header, metadata and content.
+    """
+    if frame[:1] == b"{":
+        return {}
+    n_offsets = int.from_bytes(frame[:8], "little")
+    offsets = [int.from_bytes(frame[8 * n : 8 * n + 8], "little") for n in range(1, n_offsets + 1)]
+    content = json.loads(frame[offsets[4] : offsets[5]])
+    sent: dict[str, Any] = content.get("data", {}).get("content") or {}
+    return sent
