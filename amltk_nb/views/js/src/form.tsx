@@ -80,9 +80,12 @@ function Form({ make, send, args = {}, label, titled, focusFirst, onShown, onCan
   const asked = line.askedSince(key) !== undefined;
   useLayoutEffect(() => {
     if (form) onShown?.();
+  }, [form === undefined]);
+  // After the drawing: during it the table of calls gives the focus back to who had it.
+  useEffect(() => {
     if (form && focusFirst) body.current?.querySelector<HTMLElement>(CONTROL)?.focus();
   }, [form === undefined]);
-  useLayoutEffect(() => goToWrong(body.current), [wrong]);
+  useEffect(() => goToWrong(body.current), [wrong]);
   if (error !== undefined) return <p class="amltk-is-failed">{visible(error)}</p>;
   if (!form) return <p class="amltk-muted">Asking the kernel…</p>;
 

@@ -153,6 +153,7 @@ describe("the form of a task", () => {
     control(kernel, "points").focus();
     await press(control(kernel, "points"), "Enter");
     await kernel.refuse("submit", said.points, { fields: { points: said.points }, stale: false });
+    await settled();
     expect(document.activeElement).toBe(control(kernel, "points"));
     expect(control(kernel, "n").hasAttribute("aria-invalid")).toBe(false);
     await enter(kernel, "points", "[1]");
@@ -243,6 +244,7 @@ describe("Resubmit with changes", () => {
     await kernel.click("Resubmit with changes, call 2");
     const asked = await kernel.reply("edit", form([field("x", "number", "2"), field("data", "kept", null, { text: "Model(3)" })]));
     expect(asked.args).toEqual({ call: 2 });
+    await settled();
     return kernel;
   }
 
