@@ -51,7 +51,7 @@ class Environment:
             PythonNotFoundError: no Python of that version is on this machine.
             subprocess.CalledProcessError: pip failed; its own words are on stderr.
         """
-        base = sys.executable if self.version is None else find_python(self.version)
+        base = _this_python() if self.version is None else find_python(self.version)
         stamp, wanted = HOME / self.name / "stamp", self._fingerprint(base)
         with _locked(self.name):
             if not stamp.exists() or stamp.read_text() != wanted:
@@ -86,6 +86,16 @@ class Environment:
             script = [str(ROOT / str(self.after))]
             subprocess.run(script, check=True, cwd=ROOT, env={**os.environ, "PATH": path})
             stamp.write_text(wanted)
+
+
+def _this_python() -> str:
+    """Return one name of the interpreter, whichever it was called by.
+
+    `pytest` calls it python3 and `python -m pytest` python; with a name each, an environment was
+    made anew at every change from one to the other, also while somebody used it.
+    """
+    plain = Path(sys.executable).with_name("python")
+    return str(plain) if plain.exists() else sys.executable
 
 
 def _digest_of(paths: Iterable[Path]) -> str:
