@@ -32,15 +32,17 @@ STAGE = """
 TWO = SEARCH.replace("start()", "start(end_on_empty=True)")
 TWO += "calls = [task.submit(name, gate=name) for name in ('a', 'b')]"
 
-# What must stay where it is while values change: place and size of each, by what it says.
+# What must stay where it is while values change: place and size of each within the dashboard. Not
+# the word that the kernel is busy, which depends on the machine: it stands left of the button.
 BOXES = """root => {
     const parts = [
-        ".amltk-title > *", ".amltk-meta > *", ".amltk-controls button", ".amltk-chip",
-        ".amltk-progress-text", ".amltk-at-queue .amltk-scroll thead", ".amltk-side",
+        ".amltk-title > :not(.amltk-end)", ".amltk-notify", ".amltk-meta > *", ".amltk-chip",
+        ".amltk-controls button", ".amltk-progress-text", ".amltk-at-queue thead", ".amltk-side",
     ];
+    const all = root.getBoundingClientRect();
     return parts.map((part) => [part, [...root.querySelectorAll(part)].map((each) => {
         const { x, y, width } = each.getBoundingClientRect();
-        return [x, y, width].map(Math.round);
+        return [x - all.x, y - all.y, width].map(Math.round);
     })]);
 }"""
 
