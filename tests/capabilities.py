@@ -904,8 +904,8 @@ _VIEWS = (
     ),
     _shown(
         "A timeline",
-        "Lanes of workers, bars of calls: live, in what is saved, in reports; of ten thousand short "
-        "calls as well. A click leads to the call.",
+        "Lanes of workers, bars of calls: live, in what is saved, in reports; of ten thousand "
+        "short calls as well. A click leads to the call.",
         *_in(
             "views/test_timeline.py",
             "bars_are_as_long_as_the_worker_measured_and_running_ones_reach_now",
@@ -993,9 +993,66 @@ _VIEWS = (
         *_in("kernels/test_hostile_page.py", "hundreds_of_messages_that_no_page_should_send"),
     ),
     _shown(
+        "Strings that try to be more than text",
+        "Markup, scripts, styles, control and direction characters, 10 MB, in every place: they are "
+        "read and never obeyed, in the live view, in what is left and in the report.",
+        *_in(
+            "browser/test_hostile_page.py",
+            "the_live_view_shows_them_as_text",
+            "what_is_left_shows_them_as_text",
+            "in_a_notebook_from_the_first_call_to_the_reload",
+        ),
+        *_in("views/test_bundle.py", "they_name_no_other_place_and_obey_no_text"),
+    ),
+    _shown(
+        "A flood of calls",
+        "Five messages and 50 kB a second at most, at 20 000 calls a second and with 100 000 "
+        "queued; the page draws what is in sight. [Figures](flood).",
+        *_in("views/test_flood.py", "five_patches_and_fifty_kilobytes_a_second"),
+        *_in(
+            "browser/test_flood.py",
+            "a_flood_is_drawn",
+            "ten_thousand_rows_scroll_and_stay_while_calls_end",
+            "a_real_flood_is_small_on_the_wire",
+        ),
+    ),
+    _shown(
+        "For every reader",
+        "By keyboard alone, with a screen reader, in high contrast, on 320 pixels and at 200 %; "
+        "the focus stays while values change.",
+        *_in(
+            "browser/test_accessible.py",
+            "axe_finds_nothing_grave",
+            "every_control_is_reached_by_tab",
+            "everything_works_by_keyboard",
+        ),
+        *_in(
+            "browser/test_narrow.py",
+            "nothing_is_lost_on_a_small_page",
+            "focus_stays_through_hundreds_of_updates",
+        ),
+    ),
+    _shown(
         "Plugins",
         "Each with its state, in every view.",
         "plugins/test_limiter.py::TestLimiter::test_its_state_is_plain_and_shown_everywhere",
+    ),
+    _shown(
+        "Hosts",
+        "Live in JupyterLab, Notebook 7, Voilà and marimo; static HTML in exports and where there "
+        "are no widgets; rich text in terminals.",
+        *_in("hosts/test_notebook.py", "it_lives_is_stopped_while_cells_run_and_freezes"),
+        *_in("hosts/test_voila.py", "it_lives_and_its_outcome_stays"),
+        *_in("hosts/test_marimo.py", "it_lives_and_its_outcome_stays"),
+        *_in("hosts/test_export.py", "the_outcome_is_in_the_page_and_asks_for_nothing"),
+        *_in("hosts/test_export.py", "a_saved_live_view_is_exported_as_html"),
+        *_in("hosts/test_terminal.py", "ipython", "plain_python"),
+    ),
+    _shown(
+        "Dark and light",
+        "As the host says, each in its own way, else as the reader's system says.",
+        *_in("hosts/test_themes.py", "the_hosts_flag_decides_against_the_readers_system"),
+        *_in("hosts/test_themes.py", "without_a_flag_the_readers_system_decides"),
     ),
 )
 
