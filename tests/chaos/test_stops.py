@@ -105,10 +105,14 @@ async def test_what_calls_have_started_ends_with_them(method: str, how: str):
 # --- from everywhere --------------------------------------------------------------------------
 
 
+GRACES = (True, 30.0)  # no call here lasts as long
+HASTES = (True, False, 30.0, 0.002, 0)
+
+
 class Stoppers:
     """Threads that all stop a scheduler when they are let go, more than once each."""
 
-    def __init__(self, scheduler: Scheduler, waits: list[bool]) -> None:
+    def __init__(self, scheduler: Scheduler, waits: list[bool | float]) -> None:
         self._go = threading.Barrier(max(1, len(waits)))
         self._scheduler = scheduler
         self._is_let_go = threading.Event()
@@ -126,7 +130,7 @@ class Stoppers:
             thread.join(LONG_S)
         assert not any(thread.is_alive() for thread in self._threads)
 
-    def _stop(self, wait: bool) -> None:
+    def _stop(self, wait: bool | float) -> None:
         self._is_let_go.wait(LONG_S)
         self._go.wait(LONG_S)
         try:
@@ -174,7 +178,7 @@ class Besieged:
     async def run(self, moment: str, seeded: random.Random) -> None:
         """Have one run end at a moment, and see that all of it has ended once."""
         self._moment, self._wait = moment, seeded.random() < 0.5
-        waits = [self._wait or seeded.random() < 0.5 for _ in range(N_THREADS)]
+        waits = [seeded.choice(GRACES if self._wait else HASTES) for _ in range(N_THREADS)]
         self._stoppers = Stoppers(self.scheduler, waits)
         self._ends.clear()
         self._recorder.clear()
