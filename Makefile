@@ -4,6 +4,7 @@
 # make bench compares it with its peers and writes docs/performance.md; make simulation has the engine
 # deal with a million calls on a thousand simulated workers and writes docs/scale.md.
 # make soak runs for minutes what must not leak, and writes docs/soak.md with its picture.
+# make flood plays floods of calls to the page in Chromium and writes docs/flood.md.
 # make chaos kills workers and kernels for minutes and writes the figures to docs/faults.md.
 # The rest are parts of these: make test-fast, test-js, test-kernels, test-notebooks, test-engines,
 # test-pythons, test-browser, test-hosts, docs, test-binder, and make check for linters, types and the front end's bundle.
@@ -37,7 +38,7 @@ printf '== %s %s in %d s\n' '$@' "$$word" "$$(($$(date +%s) - began))"; test $$w
 endef
 
 .PHONY: help lab test check check-style check-types check-front test-fast test-js test-kernels test-notebooks notebooks test-engines test-pythons test-browser test-hosts \
-        docs test-binder test-clusters chromium bench simulation chaos soak clean
+        docs test-binder test-clusters chromium bench simulation chaos soak flood clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -153,6 +154,11 @@ chaos: $(VENV)/.dev
 soak: $(VENV)/.dev
 	AMLTK_NB_SOAK=1 $(PY) -m pytest tests/soak $(ARGS)
 	$(PY) -m tests.soak
+
+# Frame times of the page while calls end by the thousand; on a quiet machine.
+flood: $(VENV)/.dev chromium
+	@$(PY) -m tests.environments ipykernel-7.4
+	AMLTK_NB_FLOOD=1 $(PY) -m pytest tests/browser/test_flood.py $(ARGS)
 
 # --- what reads the code without running it
 

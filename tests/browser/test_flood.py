@@ -25,11 +25,12 @@ from tests.views.flood import Flood, Sent, joined_late
 
 IS_LONG = os.environ.get("AMLTK_NB_FLOOD") == "1"  # figures for the docs; else some seconds of it
 LONG_S = 20
-N_REAL = 30_000 if IS_LONG else 5_000  # calls of a real kernel
+N_REAL = 60_000 if IS_LONG else 15_000  # calls of a real kernel
 MOST_ELEMENTS = 4_000  # of the whole dashboard, timeline included
 MOST_ROWS = 60
 SLOW_MS = 400  # a guard against a page that hangs; the target is 50
 
+N_LINES = 4  # of the page: one for each part of these tests
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "flood.md"
 HEAD = """# A flood of calls
 
@@ -94,6 +95,9 @@ LOAD = """async (n_rows) => {
 }"""
 
 
+pytestmark = pytest.mark.timeout(900 if IS_LONG else 150)
+
+
 @dataclass
 class Figures:
     """What was measured, for a page of the docs."""
@@ -117,7 +121,7 @@ def figures() -> Iterator[Figures]:
     """Where figures are noted; the docs keep those of a long run."""
     figures = Figures()
     yield figures
-    if IS_LONG:
+    if IS_LONG and len(figures.lines) == N_LINES:
         PAGE.write_text(HEAD + "\n".join(figures.lines) + "\n", "utf-8")
 
 
@@ -174,11 +178,10 @@ def test_a_flood_is_drawn(stage: Stage, calls_per_s: int, figures: Figures) -> N
 
 def test_ten_thousand_rows_scroll_and_stay_while_calls_end(stage: Stage, figures: Figures) -> None:
     news_s = LONG_S if IS_LONG else 1
-    flood = Flood(1_000, n_queued=100_000 if IS_LONG else 5_000)
+    flood = Flood(1_000, n_queued=100_000 if IS_LONG else 5_000, joined_at_s=11)
     sent = recorded(flood, 11 + news_s)
     full, news = joined_late(sent, 11)
-    began_at = full["at"]
-    rows = [call for call in flood.ended if call["ended_at"] <= began_at]
+    rows = flood.ended
     stage.page.evaluate("rows => { stage.rows = rows; }", rows)
     stage.show(full)
     assert len(rows) > 8_000
@@ -245,7 +248,7 @@ def test_a_real_flood_is_small_on_the_wire(page: LabPage) -> None:
     seconds = moments[-1] - moments[0]
     assert len(patches) <= 5 * seconds + 2
     assert sum(map(len, patches)) <= 50_000 * (seconds + 1)
-    assert len(patches) >= 2
+    assert len(patches) >= 5
 
 
 def noted(received: list[bytes]) -> Callable[[Any], None]:

@@ -57,13 +57,15 @@ class Flood:
     n_tasks: int = 2
     log_lines_per_s: int = 0
     tick_s: float = 0.05  # of its clock, between what happens at once
+    joined_at_s: float | None = None  # when somebody comes who asks for what has `ended`
+    ended: list[dict[str, Any]] = field(default_factory=list, init=False)
     sent: list[Sent] = field(default_factory=list)
 
     async def record(self, seconds: float) -> list[Sent]:
         """Let it run for so many seconds of its own clock.
 
         Returns:
-            What the page is sent meanwhile. `ended` holds what it could ask for at the end.
+            What the page is sent meanwhile.
         """
         self.clock = FakeClock(BEGIN_AT)
         self.backend = ManualBackend(self.n_workers, batches=True)
@@ -81,8 +83,10 @@ class Flood:
         for n in range(1, round(seconds / self.tick_s) + 1):
             await self._tick()
             self.now_s = round(n * self.tick_s, 3)
+            if self.now_s == self.joined_at_s:
+                done = self.scheduler.calls("done", limit=10_000)
+                self.ended = [call_record(call) for call in done]
             feed.step(self.now_s, self.clock())
-        self.ended = [call_record(call) for call in self.scheduler.calls("done", limit=10_000)]
         self.scheduler.stop(wait=False)
         for call in self.backend.calls:
             self.backend.cancel(call)
