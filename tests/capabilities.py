@@ -76,6 +76,7 @@ JOURNAL = "scheduling/test_journal.py"
 JOURNAL_INPUT = "scheduling/test_journal_input.py"
 JOURNAL_MOMENTS = "scheduling/test_journal_moments.py"
 HOSTILE = "views/test_hostile.py"
+FORMS = "views/test_forms.py"
 GUEST = "scheduling/test_guest.py"
 READING = "scheduling/test_reading.py"
 OPTIONS = "scheduling/test_options.py"
@@ -983,6 +984,36 @@ _VIEWS = (
         *_in("views/test_widget.py", "a_dropped_scheduler_is_let_go_and_told_of"),
         *_in("kernels/test_alone.py", "a_view_of_a_dropped_scheduler_says_so"),
         *_in("kernels/test_alone.py", "a_run_that_nobody_has_a_name_for_goes_on"),
+    ),
+    _shown(
+        "Resubmit with changes",
+        "The arguments of a call as a form; what is not touched stays the very object, arrays and "
+        "models too, and the new call says what it was made from.",
+        *_in(FORMS, "a_call_is_made_again_with_what_was_changed_and_the_rest_as_it_is"),
+        *_in(FORMS, "arguments_that_were_changed_meanwhile_are_not_sent_unseen"),
+        *_in("browser/test_forms.py", "forms_by_mouse_and_keyboard"),
+    ),
+    _shown(
+        "`task.form()`",
+        "A form of a task's parameters by hints, defaults and what you pass; its calls live below. "
+        "Without a widget it is a table and the call to write.",
+        *_in(FORMS, "hints_defaults_and_overrides_choose_the_field"),
+        *_in(FORMS, "a_value_comes_back_through_its_field"),
+        *_in("views/test_form_view.py", "a_form_outlives_runs_and_freezes_with_none"),
+        *_in(
+            "views/test_form_view.py",
+            "without_a_widget_a_form_is_a_table_and_the_call_to_write",
+        ),
+        *_in("browser/test_forms.py", "forms_by_mouse_and_keyboard"),
+    ),
+    _shown(
+        "Entries are never evaluated",
+        "They are read as values of their kind or as bounded literals; a wrong one is named, and "
+        "nothing is submitted.",
+        *_in(FORMS, "what_is_no_literal_is_refused_in_one_sentence"),
+        *_in(FORMS, "no_text_gets_past_but_values_of_literals"),
+        *_in(FORMS, "every_field_that_is_wrong_is_named_and_nothing_is_submitted"),
+        *_in(FORMS, "a_function_that_was_defined_anew_is_looked_at_again"),
     ),
     _shown(
         "Messages that no page should send",
