@@ -118,6 +118,10 @@ def test_two_tabs_show_the_same(
     # Replies go to all tabs; each knows its own questions, so nothing stays "asked".
     for each in (board, other):
         expect(each.root.locator('[aria-busy="true"]')).to_have_count(0)
+    other.button("Stop now").click()
+    for each in (board, other):
+        expect(each.outcome()).to_contain_text("4 cancelled")
+        expect(each.root).to_have_count(0)
 
 
 def test_views_of_the_output_and_a_notebook_that_is_closed_and_opened(
