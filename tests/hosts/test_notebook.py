@@ -23,7 +23,7 @@ STOP = "scheduler.stop()\nprint('stopped:', await run)"
 def test_it_lives_is_stopped_while_cells_run_and_freezes(
     serve: Callable[[type[Notebook]], Notebook], new_tab: Callable[..., Any], gates: Gates
 ) -> None:
-    a, b, _, _, e, wall = gates("a", "b", "c", "d", "e", "wall")
+    a, b, c, d, e, wall = gates("a", "b", "c", "d", "e", "wall")
     host = serve(Notebook)
     page: NotebookPage = new_tab(lambda tab: NotebookPage(host, tab))
     board = Board(page, FOUR, BLOCK, AGAIN, AWAIT, STOP)
@@ -68,6 +68,7 @@ def test_it_lives_is_stopped_while_cells_run_and_freezes(
     for text in ("finished", "stopped", "2 done", "2 cancelled"):
         expect(shown).to_contain_text(text)
     expect(plain.output(1).get_by_role("button")).to_have_count(0)
+    c.open(), d.open()
     _run_without_widgets(plain)
 
 
