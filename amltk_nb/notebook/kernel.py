@@ -97,7 +97,7 @@ class KernelHost(Host):
         if run.options.background and run.options.output == "log":
             output.install()
         if run.options.display and not is_static():
-            self._show_live(run)
+            self.dashboard(run.scheduler, ())._ipython_display_()
 
     def interrupted(self, run: Run) -> bool:
         """Let the run go on if only a wait for it was interrupted, and say so in one line."""
@@ -114,7 +114,7 @@ class KernelHost(Host):
         self._live.discard(run)
         if not any(s.last_run and s.last_run.options.background for s in living.living()):
             output.uninstall()
-        self._shown.setdefault(run, []).extend(self._places.displayed(run.scheduler))
+        self._shown[run] = self._places.displayed(run.scheduler)
         if run.waiting:
             run.waiting[-1].run(self._freeze_heard, run)
         else:
@@ -150,8 +150,8 @@ class KernelHost(Host):
         scheduler = self._scheduler_of(thing)
         run = scheduler.last_run if scheduler is not None else None
         is_live = run is not None and not run.done() and not is_static()
-        if run is not None and is_live and scheduler is thing:
-            self._show_live(run)
+        if is_live and scheduler is not None and scheduler is thing:
+            self.dashboard(scheduler, ())._ipython_display_()
         elif isinstance(thing, Task | Future | Batch | Run) and not is_static():
             followed = scheduler if _running_loop() else None
             self._lines.show(thing, followed, self.cell(), _show_bundle)
@@ -185,13 +185,6 @@ class KernelHost(Host):
         if isinstance(thing, Batch):
             return thing.task.scheduler
         return thing.scheduler if isinstance(thing, Task | Run) else thing
-
-    def _show_live(self, run: Run) -> None:
-        from amltk_nb.views.widget import Dashboard
-
-        dashboard = Dashboard(run.scheduler)
-        self._shown.setdefault(run, []).append(dashboard)
-        dashboard._ipython_display_()
 
     def _freeze_heard(self, run: Run) -> None:
         """Freeze in the context of a cell that waits; once is enough then.

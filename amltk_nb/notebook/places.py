@@ -1,4 +1,4 @@
-"""Which dashboards were made where, besides those that a run shows by itself."""
+"""Which dashboards were made where."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Places"]
 
 
 class Places:
-    """Knows the dashboards that users asked for, by scheduler and by cell."""
+    """Knows the dashboards by scheduler and by cell."""
 
     def __init__(self) -> None:
         """Know none yet."""
@@ -24,7 +24,7 @@ class Places:
     def note(self, dashboard: Dashboard, scheduler: Scheduler, cell: Cell | None) -> None:
         """Note where a dashboard was made, and of what."""
         self._of.setdefault(scheduler, WeakSet()).add(dashboard)
-        if cell is not None:
+        if cell is not None and not cell.is_hash:
             self._in.setdefault(cell.id, []).append((cell.execution, ref(dashboard)))
 
     def displayed(self, scheduler: Scheduler) -> list[Dashboard]:

@@ -21,6 +21,7 @@ const NOBODY: Traffic = { came: 0, went: 0 };
 export function Announcer() {
   const line = useConnection();
   const [text, setText] = useState("");
+  const place = useRef<HTMLDivElement>(null);
   const last = useRef({ milestone: "", at: -Infinity, traffic: NOBODY });
   const seen = useRef(line.page);
   const unsaid = useRef(NOBODY);
@@ -36,12 +37,21 @@ export function Announcer() {
     const due = since >= EVERY_S || (since >= HEARD_S && isAny(unsaid.current));
     if (!news && !(line.live() && due)) return;
     const traffic = plus(unsaid.current, since < HEARD_S ? last.current.traffic : NOBODY);
-    const said = [announcement(line.page, now), trafficText(traffic, line.page), line.notice?.text];
+    const heard = [announcement(line.page, now), trafficText(traffic, line.page)];
+    const said = [...(isSpeaker(place.current) ? heard : []), line.notice?.text];
     last.current = { milestone, at: now, traffic };
     unsaid.current = NOBODY;
     setText(said.filter(Boolean).join(" "));
   });
-  return <div role="status" aria-live="polite" class="amltk-hidden">{text}</div>;
+  return <div ref={place} role="status" aria-live="polite" class="amltk-hidden">{text}</div>;
+}
+
+/** Whether this view speaks for its run: of several on a page the first does, and is heard once. */
+function isSpeaker(place: Element | null): boolean {
+  const own = place?.closest<HTMLElement>(".amltk-all");
+  const all = [...document.querySelectorAll<HTMLElement>(".amltk-all")];
+  const first = all.find((view) => view.dataset.run === own?.dataset.run);
+  return first === undefined || first === own;
 }
 
 /** What is worth saying at once when it changes. */

@@ -9,6 +9,7 @@ import { visible } from "./format";
 import { Header } from "./header";
 import { useConnection } from "./hooks";
 import { Log } from "./log";
+import type { Model } from "./page";
 import { Plugins } from "./plugins";
 import { Progress } from "./progress";
 import { Queue } from "./queue";
@@ -35,7 +36,7 @@ export function App({ views, task }: { views: readonly string[]; task: string | 
   const main = part("form", "queue", "timeline", "workers");
   const side = part("events", "plugins");
   return (
-    <div class="amltk-all" data-lost={line.lost()} data-phase={phase}>
+    <div class="amltk-all" data-lost={line.lost()} data-phase={phase} data-run={runOf(model)}>
       {!views.includes("header") && <Strip task={task} />}
       {part("header", "progress", "controls")}
       <Missing task={task} unknown={views.filter((name) => !Object.hasOwn(views_, name))} />
@@ -55,6 +56,12 @@ export function App({ views, task }: { views: readonly string[]; task: string | 
       <Announcer />
     </div>
   );
+}
+
+/** What views of the same run have in common. */
+function runOf(model: Model): string {
+  const run = model.run.get("run");
+  return `${run?.name} ${run?.started_at}`;
 }
 
 /** What the kernel refused, until it is dismissed or the next button is pressed. */

@@ -50,6 +50,22 @@ describe("a view alone", () => {
     expect(kernels[0]?.button("Resume")).toBeDefined();
   });
 
+  test("of several on a page the first speaks, and each says what it was refused itself", async () => {
+    const kernels = [await new Kernel(["progress"]).open()];
+    const other = new Kernel(["queue"], null);
+    const elsewhere = new Kernel(["log"]);
+    document.body.replaceChildren(...[kernels[0]?.el, other.el, elsewhere.el].map((el) => el as HTMLElement));
+    kernels.push(await other.open(), await elsewhere.open(model(run({ name: "another", started_at: AT }))));
+    const said = () => kernels.map((kernel) => kernel.text('[role="status"]'));
+    expect(said()).toEqual([
+      "demo running. 2 of 4 calls ended: 1 done, 1 failed.", "", "another running. 2 of 4 calls ended: 1 done, 1 failed.",
+    ]);
+    await other.click("End call 3");
+    await other.refuse("cancel", "It has ended.");
+    await act(() => void vi.advanceTimersByTime(1000));
+    expect(said()[1]).toBe("It has ended.");
+  });
+
   test("says that the kernel is busy", async () => {
     const kernel = await new Kernel(["log"]).open();
     for (let i = 0; i < 4; i++) await act(() => void vi.advanceTimersByTime(1000));
