@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from math import isinf
 from typing import TYPE_CHECKING, Any, cast
 
 from amltk_nb.errors import MissingExtraError
@@ -244,6 +245,7 @@ def _run_record(scheduler: SchedulerCore) -> RunRecord:
         code=str(state.code) if state else None,
         reason=run.reason,
         stopping_since=run.stopping_since if stopping else None,
+        grace_s=None if isinf(run.options.grace_s) else run.options.grace_s,
         grace_ends_at=run.grace_ends_at if stopping else None,
     )
 

@@ -184,6 +184,7 @@ class RunRecord:
     code: str | None = None  # "exhausted", "stopped", …, once finished
     reason: str | None = None  # stop_msg, or the error in one line
     stopping_since: float | None = None
+    grace_s: float | None = None  # what a plain stop gives running calls; None: all they take
     grace_ends_at: float | None = None  # while stopping: when running calls are ended; None: never
     cannot_start: str | None = None  # why a start button would fail; None: it would work
 

@@ -194,6 +194,7 @@ def _run(snapshot: Snapshot) -> Record:
         code=None if run.code is None else safe_text(run.code, _SHORT),
         reason=_line(run.reason),
         stopping_since=_rounded(run.stopping_since),
+        grace_s=run.grace_s,
         grace_ends_at=_rounded(run.grace_ends_at),
         cannot_start=_line(run.cannot_start),
         journal=words.journal_note(snapshot) or None,

@@ -236,6 +236,15 @@ async def test_the_next_run_knows_nothing_of_it(by_hand: ByHand):
 # --- what is seen of it -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("wait", "seconds"), [(True, None), (False, 0.0), (5, 5.0)])
+async def test_a_snapshot_says_what_a_plain_stop_gives(
+    by_hand: ByHand, wait: Any, seconds: float | None
+):
+    assert by_hand.scheduler.snapshot().run.grace_s is None
+    by_hand.start(wait=wait)
+    assert by_hand.scheduler.snapshot().run.grace_s == seconds
+
+
 async def test_a_snapshot_says_when_it_ends(by_hand: ByHand):
     def ends_at() -> float | None:
         return by_hand.scheduler.snapshot().run.grace_ends_at

@@ -1,6 +1,6 @@
 // The buttons that steer the whole run. What is shown changes only when the engine says so.
 
-import { number, plural, ticking } from "./format";
+import { duration, number, plural, ticking } from "./format";
 import { useConnection, useSeconds } from "./hooks";
 import { count, nNotTriedAgain, type Model, type Page } from "./page";
 import { Ask } from "./parts";
@@ -61,9 +61,7 @@ function StopButton({ run, nRunning, reason, cannotEnd }: StopProps) {
   const endsAt = run?.state === "stopping" ? run.grace_ends_at : undefined;
   useSeconds(endsAt !== undefined);
   if (run?.state !== "stopping") {
-    const why = cannotEnd ? `, for they cannot be ended: ${cannotEnd}` : "";
-    const hint = `Take no more calls; running ones finish${why}`;
-    return <Ask name="stop" label="Stop" room="Stop again" hint={hint} reason={reason} />;
+    return <Ask name="stop" label="Stop" room="Stop again" hint={stopHint(run?.grace_s, cannotEnd)} reason={reason} />;
   }
   const leftS = endsAt === undefined ? 0 : Math.ceil(endsAt - line.now());
   const instead = leftS > 0 ? ` and not in ${ticking(leftS)}` : "";
@@ -76,6 +74,14 @@ function StopButton({ run, nRunning, reason, cannotEnd }: StopProps) {
       reason={reason ?? cannotEnd}
     />
   );
+}
+
+/** What the first click does to the calls that run. */
+function stopHint(graceS: number | undefined, cannotEnd: string | undefined): string {
+  const why = cannotEnd ? `, for they cannot be ended: ${cannotEnd}` : "";
+  if (graceS === undefined) return `Take no more calls; running ones finish${why}`;
+  const then = cannotEnd ? `are left to finish unseen${why}` : "are ended";
+  return `Take no more calls; running ones ${graceS > 0 ? `get ${duration(graceS)} to finish, then they ` : ""}${then}`;
 }
 
 /** Why nothing at all can be asked of the kernel in this phase of the page, if so. */

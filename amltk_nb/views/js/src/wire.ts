@@ -21,6 +21,7 @@ export interface RunRecord {
   code?: string;
   reason?: string;
   stopping_since?: number;
+  grace_s?: number; // what a plain stop gives running calls; without it all they take
   grace_ends_at?: number; // while stopping: when running calls are ended; never without it
   cannot_start?: string;
   journal?: string; // "journal run.db"

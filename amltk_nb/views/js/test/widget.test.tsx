@@ -209,6 +209,19 @@ describe("buttons", () => {
     expect(kernel.text(".amltk-meta")).toContain("stopping: leaves 1 running call now");
   });
 
+  test.each([
+    [undefined, undefined, "finish"],
+    [undefined, "threads", "finish, for they cannot be ended: threads"],
+    [0, undefined, "are ended"],
+    [5, undefined, "get 5.00 s to finish, then they are ended"],
+    [5, "threads", "get 5.00 s to finish, then they are left to finish unseen, for they cannot be ended: threads"],
+  ])("with %s s of grace and %s, Stop says what becomes of running calls", async (graceS, cannotEnd, told) => {
+    const run = { name: "demo", state: "running" as const, n: 1, ...(graceS !== undefined && { grace_s: graceS }) };
+    const backend = { name: "Executor", options: {}, n_workers: 2, ...(cannotEnd && { cannot_end: cannotEnd }) };
+    const kernel = await new Kernel(["controls"]).open(model({ run: { run }, backend: { backend } }));
+    expect(kernel.button("Stop").title).toBe(`Take no more calls; running ones ${told}`);
+  });
+
   test("each keeps room for what it will say, so that its neighbours stay", async () => {
     const kernel = await new Kernel(["controls"]).open();
     const rooms = [...kernel.el.querySelectorAll(".amltk-room")].map((room) => room.textContent);
