@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import amltk_nb.views
-
-SHEET = Path(amltk_nb.views.__file__).parent / "js" / "src" / "style.css"
+SHEET = Path(__file__).parents[2] / "amltk_nb" / "views" / "js" / "src" / "style.css"
 
 
 def rules() -> str:
