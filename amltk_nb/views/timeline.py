@@ -22,6 +22,7 @@ __all__ = ["N_LANES", "Bar", "bars", "chart"]
 N_LANES = 24
 _GRAIN = 0.002  # of the whole time: shorter neighbours are drawn as one
 _LEAST = 0.15  # percent: what is narrower is not seen
+_LEAST_FAILED = 0.6  # a failure is seen on top of what was before it, however short
 _DENSE = 0.016  # and what was drawn as one is at most so long
 _HEIGHT, _BAR = 18, 12  # pixels
 _NAME_CHARS = 60
@@ -131,10 +132,14 @@ def _row(name: str, calls: list[CallRecord], frame: _Frame) -> Markup:
 
 
 def _shapes(bar: Bar, frame: _Frame) -> Iterable[Markup]:
+    begin, end = (100 * (at - frame.begin) / frame.length for at in (bar.start, bar.end))
+    width = max(end - begin, _LEAST)
+    if bar.state is CallState.FAILED and width < _LEAST_FAILED:
+        begin, width = max(0.0, end - _LEAST_FAILED), _LEAST_FAILED
     place: dict[str, Any] = {
-        "x": f"{100 * (bar.start - frame.begin) / frame.length:.2f}%",
+        "x": f"{begin:.2f}%",
         "y": (_HEIGHT - _BAR) // 2,
-        "width": f"{max(100 * (bar.end - bar.start) / frame.length, _LEAST):.2f}%",
+        "width": f"{width:.2f}%",
         "height": _BAR,
     }
     yield el("rect", el("title", _sentence(bar)), cls=str(bar.state), **place)

@@ -49,6 +49,17 @@ def test_lanes_are_in_the_order_of_their_numbers_and_say_how_busy_they_were() ->
     assert places == [("0.00", "20.00"), ("50.00", "5.00"), ("0.00", "100.00")]
 
 
+def test_a_failure_that_took_no_time_is_seen_at_its_moment() -> None:
+    drawn = timeline.chart([ran(1, "w", 0.0, 5.0), ran(2, "w", 5.0, 0.0, CallState.FAILED),
+                            ran(3, "w", 5.0, 5.0)], 99.0)  # fmt: skip
+    bars = re.findall(r'<rect class="amltk-nb-(\w+)" x="([\d.]+)%" y="3" width="([\d.]+)%"', drawn)
+    assert bars == [
+        ("done", "0.00", "50.00"),
+        ("failed", "49.40", "0.60"),
+        ("done", "50.00", "50.00"),
+    ]
+
+
 def test_a_crowd_is_cut_and_what_never_ran_is_no_lane() -> None:
     calls = [ran(n, f"w-{n}", float(n), 1.0) for n in range(timeline.N_LANES + 3)]
     assert timeline.chart(calls, 99.0).count("<tr>") == 1 + timeline.N_LANES

@@ -11,6 +11,7 @@ import type { CallState } from "./wire";
 
 const LANE_PX = 18;
 const BAR_PX = 12;
+const FAILED_PX = 4; // at least
 const AXIS_PX = 18;
 const GRAIN_PX = 2; // what is narrower is drawn together with its neighbours
 const WIDTH_PX = 640; // until the page says how wide it is
@@ -153,7 +154,10 @@ function BarShape({ name, bar, label, x, width, isCurrent, look, open, patterns 
   const id = bar.calls[0] as number;
   const go = open && (() => open(id));
   const y = (LANE_PX - BAR_PX) / 2;
-  const place = { x, y, width: Math.max(width, 1), height: BAR_PX, rx: width > 6 ? 2 : 0 };
+  // A failure is what one looks for, however short: it is seen on top of what was before it.
+  const wide = Math.max(width, bar.state === "failed" ? FAILED_PX : 1);
+  const left = bar.state === "failed" ? Math.max(0, x + width - wide) : x;
+  const place = { x: left, y, width: wide, height: BAR_PX, rx: width > 6 ? 2 : 0 };
   return (
     <g
       class={`amltk-mark amltk-is-${bar.state}`}

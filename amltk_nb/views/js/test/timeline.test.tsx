@@ -87,6 +87,19 @@ describe("the timeline", () => {
     expect(kernel.text(".amltk-look")).toBe("Call 2 f(2) on worker-2, failed, 5.00 s");
   });
 
+  test("shows a failure that took no time at its moment", async () => {
+    const short = [ran(1, "w", AT - 10, AT - 5), ran(2, "w", AT - 5, AT - 5, "failed"), ran(3, "w", AT - 5, AT)];
+    const kernel = await new Kernel(["timeline"]).open(model({ calls: byId(short) }));
+    const places = bars(kernel).map((bar) => {
+      const rect = bar.querySelector("rect");
+      return [Number(rect?.getAttribute("x")), Number(rect?.getAttribute("width"))] as const;
+    });
+    const [before, failed, after] = places as [typeof places[0], typeof places[0], typeof places[0]];
+    expect(failed?.[1]).toBe(4);
+    expect((failed?.[0] ?? 0) + 4).toBeCloseTo(after?.[0] ?? 0);
+    expect(before?.[0]).toBeLessThan(failed?.[0] ?? 0);
+  });
+
   test("is one stop of the tab key, and arrows go from bar to bar", async () => {
     const kernel = await open();
     const inOrder = () => bars(kernel).filter((bar) => bar.getAttribute("tabindex") === "0");
