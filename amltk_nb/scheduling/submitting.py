@@ -148,10 +148,12 @@ class Submitting(Shown):
         return is_taken
 
     @overload
-    def resubmit(self, call: Future[R], *args: Any, **kwargs: Any) -> Future[R] | None: ...
+    def resubmit(self, call: Future[R], /, *args: Any, **kwargs: Any) -> Future[R] | None: ...
     @overload
-    def resubmit(self, call: Call, *args: Any, **kwargs: Any) -> Future[Any] | None: ...
-    def resubmit(self, call: Call | Future[Any], *args: Any, **kwargs: Any) -> Future[Any] | None:
+    def resubmit(self, call: Call, /, *args: Any, **kwargs: Any) -> Future[Any] | None: ...
+    def resubmit(
+        self, call: Call | Future[Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any] | None:
         """Run a call again as a new one that is linked to it.
 
         Args:

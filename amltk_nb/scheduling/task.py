@@ -175,7 +175,7 @@ class Task(Emitter, Generic[P, R]):
         return self.Batch(self, args, cancel_on_failed_submission=cancel_on_failed_submission)
 
     def resubmit(
-        self, call: Call | Future[R], *args: P.args, **kwargs: P.kwargs
+        self, call: Call | Future[R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Future[R] | None:
         """Run a call again; see `Scheduler.resubmit`."""
         again: Future[R] | None = self.scheduler.resubmit(call, *args, **kwargs)

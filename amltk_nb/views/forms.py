@@ -254,8 +254,7 @@ def resubmit_with(call: Call, entries: Entries, stamp: str, accept: Any) -> Futu
         call: the former one.
         entries: see `Form.filled`.
         stamp: of the form that was shown.
-        accept: the scheduler's; `resubmit` has no way to say "without any argument", and
-            functions may have a parameter named `call`.
+        accept: the scheduler's; its `resubmit` has no way to say "without any argument".
 
     Returns:
         The new call's future; None if a plugin refused.

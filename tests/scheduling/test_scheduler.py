@@ -302,6 +302,17 @@ async def test_what_cannot_be_called_is_refused(by_hand: ByHand, thing: Any):
 # ------------------------------------------------------------ verbs
 
 
+async def test_resubmitting_what_has_a_parameter_named_call(by_hand: ByHand):
+    def ring(*, call: int, self: int = 0) -> int:
+        return call + self
+
+    by_hand.start()
+    task = by_hand.scheduler.task(ring)
+    first = task.submit(call=1)
+    for again in (by_hand.scheduler.resubmit, task.resubmit):
+        assert again(first, call=2, self=3).call.kwargs == {"call": 2, "self": 3}
+
+
 async def test_cancelling_and_resubmitting_something_else(by_hand: ByHand):
     by_hand.start()
     for verb in (by_hand.scheduler.cancel, by_hand.scheduler.resubmit):
