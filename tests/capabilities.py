@@ -1025,8 +1025,8 @@ _VIEWS = (
     ),
     _shown(
         "Strings that try to be more than text",
-        "Markup, scripts, styles, control and direction characters, 10 MB, in every place: they are "
-        "read and never obeyed, in the live view, in what is left and in the report.",
+        "Markup, scripts, styles, control and direction characters, 10 MB, in every place: they "
+        "are read and never obeyed, in the live view, in what is left and in the report.",
         *_in(
             "browser/test_hostile_page.py",
             "the_live_view_shows_them_as_text",
@@ -1038,7 +1038,7 @@ _VIEWS = (
     _shown(
         "A flood of calls",
         "Five messages and 50 kB a second at most, at 20 000 calls a second and with 100 000 "
-        "queued; the page draws what is in sight. [Figures](flood).",
+        "queued; the page draws what is in sight.",
         *_in("views/test_flood.py", "five_patches_and_fifty_kilobytes_a_second"),
         *_in(
             "browser/test_flood.py",
