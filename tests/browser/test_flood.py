@@ -249,7 +249,7 @@ def test_a_real_flood_is_small_on_the_wire(page: LabPage) -> None:
     seconds = moments[-1] - moments[0]
     assert len(patches) <= 5 * seconds + 2
     assert sum(map(len, patches)) <= 50_000 * (seconds + 1)
-    assert len(patches) >= 5
+    assert len(patches) >= 2
 
 
 def noted(received: list[bytes]) -> Callable[[Any], None]:
