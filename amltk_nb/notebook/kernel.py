@@ -97,7 +97,7 @@ class KernelHost(Host):
         if run.options.background and run.options.output == "log":
             output.install()
         if run.options.display and not is_static():
-            self.dashboard(run.scheduler, ())._ipython_display_()
+            self._show_live(run.scheduler)
 
     def interrupted(self, run: Run) -> bool:
         """Let the run go on if only a wait for it was interrupted, and say so in one line."""
@@ -151,7 +151,7 @@ class KernelHost(Host):
         run = scheduler.last_run if scheduler is not None else None
         is_live = run is not None and not run.done() and not is_static()
         if is_live and scheduler is not None and scheduler is thing:
-            self.dashboard(scheduler, ())._ipython_display_()
+            self._show_live(scheduler)
         elif isinstance(thing, Task | Future | Batch | Run) and not is_static():
             followed = scheduler if _running_loop() else None
             self._lines.show(thing, followed, self.cell(), _show_bundle)
@@ -185,6 +185,9 @@ class KernelHost(Host):
         if isinstance(thing, Batch):
             return thing.task.scheduler
         return thing.scheduler if isinstance(thing, Task | Run) else thing
+
+    def _show_live(self, scheduler: Scheduler) -> None:
+        self.dashboard(scheduler, ())._ipython_display_()
 
     def _freeze_heard(self, run: Run) -> None:
         """Freeze in the context of a cell that waits; once is enough then.

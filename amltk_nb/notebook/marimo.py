@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import ref
 
 from amltk_nb.host import Cell, Host
 from amltk_nb.notebook.kernel import KernelHost
@@ -24,6 +25,7 @@ from amltk_nb.views.bundle import is_static, static_bundle
 
 if TYPE_CHECKING:
     from amltk_nb.host import Showable
+    from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.views.widget import Dashboard
 
 __all__ = ["OFFER_S", "MarimoCells", "MarimoHost"]
@@ -70,21 +72,24 @@ class MarimoHost(KernelHost):
             self._told.add(run)
             _append(_Static(run.scheduler))
 
-    def _show_live(self, run: Run) -> None:
-        _append(self._live_view(run))
-
-    def _live_view(self, run: Run) -> Dashboard:
-        dashboard = Host.dashboard(self, run.scheduler, ())
-        self._shown.setdefault(run, []).append(dashboard)
+    def dashboard(
+        self, scheduler: Scheduler, views: tuple[str, ...], *, task: str | None = None
+    ) -> Dashboard:
+        """Make a live dashboard that is filled though its page may not be heard yet."""
+        dashboard = super().dashboard(scheduler, views, task=task)
         heard = threading.Event()
         dashboard.on_msg(lambda *_: heard.set())
-        run.loop.call_later(OFFER_S, _offer, dashboard, heard)
+        _offer_soon(ref(dashboard), heard)
         return dashboard
 
+    def _show_live(self, scheduler: Scheduler) -> None:
+        _append(self.dashboard(scheduler, ()))
+
     def _shown_as(self, thing: Showable) -> Dashboard | _Static:
-        run = None if isinstance(thing, Task | Future | Batch | Run) else thing.last_run
-        is_live = run is not None and not run.done() and not is_static()
-        return self._live_view(run) if run is not None and is_live else _Static(thing)
+        if isinstance(thing, Task | Future | Batch | Run) or is_static():
+            return _Static(thing)
+        run = thing.last_run
+        return _Static(thing) if run is None or run.done() else self.dashboard(thing, ())
 
     @property
     def _shown_by_marimo(self) -> Callable[[Showable], Dashboard | _Static]:
@@ -129,15 +134,21 @@ class _Static:
         return "text/html", static_bundle(self.thing)["text/html"]
 
 
-def _offer(dashboard: Dashboard, heard: threading.Event) -> None:
-    """Send everything unasked until a page is heard.
+def _offer_soon(dashboard: ref[Dashboard], heard: threading.Event) -> None:
+    """Send everything unasked, once in a while, until a page is heard.
 
     marimo keeps what a page says until the cell that runs has ended; a cell that starts a run and
     awaits it would show an empty view for as long.
     """
-    if not heard.is_set() and not dashboard.ended:
-        dashboard.offer()
-        asyncio.get_running_loop().call_later(OFFER_S, _offer, dashboard, heard)
+
+    def offer() -> None:
+        made = dashboard()
+        if made is not None and not made.ended and not heard.is_set():
+            made.offer()
+            _offer_soon(dashboard, heard)
+
+    if (loop := asyncio._get_running_loop()) is not None:
+        loop.call_later(OFFER_S, offer)
 
 
 def _append(shown: Dashboard | _Static) -> None:
