@@ -281,7 +281,7 @@ def test_the_end_leaves_static_html_in_the_page_and_in_the_file(
 
 def test_a_run_after_a_run_gets_a_dashboard_of_its_own(page: LabPage) -> None:
     again = "run = scheduler.start()\nfuture = task.submit('second')"
-    board = Board(page, SEARCH + "task.submit('first')", again)
+    board = Board(page, SEARCH + "first = task.submit('first')", again)
     board.wait_counts(done=1)
     board.button("Stop").click()
     expect(board.outcome()).to_contain_text("finished")
