@@ -81,11 +81,10 @@ function Form({ make, send, args = {}, label, titled, focusFirst, onShown, onCan
   useLayoutEffect(() => {
     if (form) onShown?.();
   }, [form === undefined]);
-  // After the drawing: during it the table of calls gives the focus back to who had it.
-  useEffect(() => {
+  useLater(() => {
     if (form && focusFirst) body.current?.querySelector<HTMLElement>(CONTROL)?.focus();
-  }, [form === undefined]);
-  useEffect(() => goToWrong(body.current), [wrong]);
+  }, form === undefined);
+  useLater(() => goToWrong(body.current), wrong);
   if (error !== undefined) return <p class="amltk-is-failed">{visible(error)}</p>;
   if (!form) return <p class="amltk-muted">Asking the kernel…</p>;
 
@@ -202,6 +201,18 @@ function useRecord(make: CommandName, args: Record<string, unknown>) {
     };
   }, [line, JSON.stringify(args), n]);
   return { form: got.form, error: got.error, renew: () => setN(n + 1) };
+}
+
+/**
+ * Move the focus when something has changed, but never in the midst of drawing: then the table of
+ * calls takes it for the browser's own doing and gives it back to who had it. Effects may be run
+ * early, by the next drawing, so they are not late enough.
+ */
+function useLater(move: () => void, change: unknown): void {
+  useEffect(() => {
+    const timer = setTimeout(move);
+    return () => clearTimeout(timer);
+  }, [change]);
 }
 
 const CONTROL = "input, select, textarea, button";
