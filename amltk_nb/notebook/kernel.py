@@ -164,7 +164,12 @@ class KernelHost(Host):
         """Make a live dashboard, to be frozen at the end of the run if it is displayed then."""
         dashboard = super().dashboard(scheduler, views, task=task)
         self._places.note(dashboard, scheduler, self.cell())
+        dashboard.offer(self._may_hear_late)
         return dashboard
+
+    def _may_hear_late(self) -> bool:
+        """Whether what pages say may have to wait: without subshells, for the cells to end."""
+        return self.cell() is not None
 
     def form(self, task: Task[..., Any], overrides: dict[str, Any]) -> FormView:
         """Make the form of a task; it closes when its cell runs again."""

@@ -6,13 +6,11 @@ appended while it runs. So a live view stays when its run ends, and says so.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from weakref import ref
 
 from amltk_nb.host import Cell, Host
 from amltk_nb.notebook.kernel import KernelHost
@@ -28,11 +26,9 @@ if TYPE_CHECKING:
     from amltk_nb.scheduling.scheduler import Scheduler
     from amltk_nb.views.widget import Dashboard
 
-__all__ = ["OFFER_S", "MarimoCells", "MarimoHost"]
+__all__ = ["MarimoCells", "MarimoHost"]
 
 T = TypeVar("T")
-
-OFFER_S = 1.0  # between two offers to a page that is not heard
 
 
 class MarimoHost(KernelHost):
@@ -72,15 +68,8 @@ class MarimoHost(KernelHost):
             self._told.add(run)
             _append(_Static(run.scheduler))
 
-    def dashboard(
-        self, scheduler: Scheduler, views: tuple[str, ...], *, task: str | None = None
-    ) -> Dashboard:
-        """Make a live dashboard that is filled though its page may not be heard yet."""
-        dashboard = super().dashboard(scheduler, views, task=task)
-        heard = threading.Event()
-        dashboard.on_msg(lambda *_: heard.set())
-        _offer_soon(ref(dashboard), heard)
-        return dashboard
+    def _may_hear_late(self) -> bool:
+        return True  # marimo keeps it until the cell that runs has ended, whichever that is
 
     def _show_live(self, scheduler: Scheduler) -> None:
         _append(self.dashboard(scheduler, ()))
@@ -132,23 +121,6 @@ class _Static:
 
     def _mime_(self) -> tuple[str, str]:
         return "text/html", static_bundle(self.thing)["text/html"]
-
-
-def _offer_soon(dashboard: ref[Dashboard], heard: threading.Event) -> None:
-    """Send everything unasked, once in a while, until a page is heard.
-
-    marimo keeps what a page says until the cell that runs has ended; a cell that starts a run and
-    awaits it would show an empty view for as long.
-    """
-
-    def offer() -> None:
-        made = dashboard()
-        if made is not None and not made.ended and not heard.is_set():
-            made.offer()
-            _offer_soon(dashboard, heard)
-
-    if (loop := asyncio._get_running_loop()) is not None:
-        loop.call_later(OFFER_S, offer)
 
 
 def _append(shown: Dashboard | _Static) -> None:

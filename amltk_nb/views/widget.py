@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import ref
 
 import anywidget
 import traitlets
@@ -33,7 +34,7 @@ from amltk_nb.views.source import Source
 if TYPE_CHECKING:
     from amltk_nb.scheduling.scheduler import Scheduler
 
-__all__ = ["N_FROZEN", "PANEL", "VIEWS", "Dashboard", "make"]
+__all__ = ["N_FROZEN", "OFFER_S", "PANEL", "VIEWS", "Dashboard", "make"]
 
 _log = logging.getLogger(__name__)
 _STATIC = Path(__file__).parent / "static"
@@ -55,6 +56,7 @@ PANEL = ("progress", "queue", "events", "plugins")  # of one task
 # stay and puts it there itself, if its host lets it, whenever it shows the widget. So the latest
 # ones live on.
 N_FROZEN = 16
+OFFER_S = 1.0  # between two offers to a page that is not heard
 _frozen: deque[Dashboard] = deque()
 
 
@@ -70,6 +72,7 @@ class Dashboard(anywidget.AnyWidget):
     task = traitlets.Unicode(None, allow_none=True).tag(sync=True)
     known_views: ClassVar[tuple[str, ...]] = VIEWS
     freezes = True  # at the end of a run
+    _is_heard = False
     _made = False  # `__del__` closes what a ValueError left unmade, too
 
     def __init__(
@@ -107,13 +110,17 @@ class Dashboard(anywidget.AnyWidget):
         if self._feed.mark():
             self._post(self._pump)
 
-    def offer(self) -> None:
-        """Send everything to whatever page is there, though none has asked, on the loop's thread.
+    def offer(self, may_be_late: Callable[[], bool]) -> None:
+        """Send everything unasked, once a second, until a page is heard; on the loop's thread.
 
-        For hosts that hold back what a page says for as long as a cell runs.
+        Many kernels keep what a page says until the cell that runs has ended: one that starts a
+        run and waits for it would show an empty view for as long.
+
+        Args:
+            may_be_late: says whether a page may be there that cannot be heard now.
         """
-        self._feed.hello()
-        self._pump()
+        if self._loop is not None:
+            self._loop.call_later(OFFER_S, _offered, ref(self), may_be_late)
 
     def freeze(self) -> None:
         """Put static HTML of the present state where this dashboard is displayed.
@@ -190,8 +197,17 @@ class Dashboard(anywidget.AnyWidget):
         """
         _log.debug("A page tried to change the state of %r", self)
 
+    def _offer_now(self, may_be_late: Callable[[], bool]) -> None:
+        if self._is_heard or self._feed.ended:
+            return
+        if may_be_late():
+            self._feed.hello()
+            self._pump()
+        self.offer(may_be_late)
+
     def _on_message(self, _: object, content: object, buffers: object) -> None:
         """Take a message on whatever thread the kernel chose."""
+        self._is_heard = True
         try:
             at_once = command_of(content)[0].any_thread
         except CommandError:
@@ -260,6 +276,11 @@ class Dashboard(anywidget.AnyWidget):
 def make(scheduler: Scheduler, views: Sequence[str], task: str | None) -> Dashboard:
     """Make a dashboard; with no views, of all that a scheduler or a task has."""
     return Dashboard(scheduler, views or (VIEWS if task is None else PANEL), task=task)
+
+
+def _offered(dashboard: ref[Dashboard], may_be_late: Callable[[], bool]) -> None:
+    if (made := dashboard()) is not None:
+        made._offer_now(may_be_late)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

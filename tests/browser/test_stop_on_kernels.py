@@ -8,7 +8,7 @@ import psutil
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.board import SEARCH, Board, Gates, wait_call
+from tests.browser.board import SEARCH, WORK, Board, Gates, wait_call
 from tests.browser.lab import LabPage
 
 TWO = SEARCH + "calls = [task.submit(name, gate=name) for name in ('a', 'b', 'c')]"
@@ -99,3 +99,36 @@ def test_stop_now_while_a_cell_blocks(page: LabPage, gates: Gates, kernel_versio
     page.wait_text(3, "seen while it blocked: stopping")
     expect(board.outcome()).to_contain_text("finished")
     assert board.python() == "finished 1:cancelled 2:cancelled 3:cancelled"
+
+
+# All in one cell, as the guides do it: what is shown cannot wait for the page to be heard.
+ONE_CELL = """
+scheduler = Scheduler.with_processes(2, name="search")
+task = scheduler.task(work)
+
+@scheduler.on_start
+def submit():
+    for name in ("a", "b", "c"):
+        task.submit(name, gate=name)
+
+"""
+
+
+@pytest.mark.kernels("6.31")
+@pytest.mark.parametrize("wait", ["await scheduler.start(end_on_empty=True)", "scheduler.run()"])
+def test_a_cell_that_starts_and_waits_shows_its_run_live(
+    page: LabPage, gates: Gates, kernel_version: str, wait: str
+) -> None:
+    """This kernel hears no page before the cell has ended, so the view is filled unasked."""
+    a, b, c = gates("a", "b", "c")
+    page.open(page.lab.add("one.ipynb", WORK.strip(), ONE_CELL.strip() + f"\n\n{wait}"))
+    page.run_cell(0)
+    page.run_cell(1, wait=False)
+    board = Board.over(page)
+    wait_call(a), wait_call(b)
+    board.wait_counts(queued=1, running=2)
+    a.open()
+    wait_call(c)
+    board.wait_counts(running=2, done=1)
+    b.open(), c.open()
+    expect(board.outcome()).to_contain_text("3 of 3 calls ended")

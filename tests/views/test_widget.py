@@ -14,6 +14,7 @@ import pytest
 
 from amltk_nb import Scheduler
 from amltk_nb.scheduling.call import Call
+from amltk_nb.views import widget
 from amltk_nb.views.model import SCHEMA
 from amltk_nb.views.source import GONE
 from amltk_nb.views.widget import N_FROZEN, PANEL, VIEWS, Dashboard, _keep_to_the_pages_subshell
@@ -146,6 +147,33 @@ async def test_a_snapshot_that_fails_is_tried_again(
     await until(line, "reply")
     assert "trying again" in caplog.text
     scheduler.show(name="works")
+    dashboard.close()
+
+
+@pytest.mark.may_block
+async def test_what_cannot_be_asked_for_is_offered_until_a_page_is_heard(
+    comms: list[RecordingComm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(widget, "OFFER_S", 0.001)
+    scheduler = StandInScheduler()
+    dashboard = Dashboard(scheduler)
+    line = comms[0]
+    asked: list[bool] = []
+    late = [False, True]
+
+    def may_be_late() -> bool:
+        asked.append(late[0])
+        return late.pop(0) if len(late) > 1 else late[0]
+
+    dashboard.offer(may_be_late)
+    await until(line, "full", 2)
+    assert asked[0] is False, "nobody can be waiting between cells"
+    line.click("snapshot", id=1)
+    await until(line, "reply")
+    n_asked = len(asked)
+    for _ in range(5):  # turns of the loop, behind an offer that was due
+        await asyncio.sleep(0.002)
+    assert len(asked) == n_asked
     dashboard.close()
 
 
