@@ -17,6 +17,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from amltk_nb import host
 from amltk_nb.notebook.living import living
 from amltk_nb.scheduling.scheduler import Scheduler
+from amltk_nb.scheduling.states import RunState
 
 __all__ = ["AmltkMagics"]
 
@@ -110,12 +111,19 @@ class AmltkMagics(Magics):
         raise UsageError(f"{which}; name one of {names}: %amltk {names.split(', ')[0]}")
 
 
+_STOPPABLE = {RunState.RUNNING, RunState.PAUSED, RunState.STOPPING}
+
+
 def _stop(scheduler: Scheduler) -> str:
+    if scheduler.state not in _STOPPABLE:
+        return f"{scheduler.name!r} is not running."
     scheduler.stop()
     return f"{scheduler.name!r} stops when its running calls have ended."
 
 
 def _kill(scheduler: Scheduler) -> str:
+    if scheduler.state not in _STOPPABLE:
+        return f"{scheduler.name!r} is not running."
     scheduler.stop(wait=False)
     return f"{scheduler.name!r} stops and ends its running calls."
 

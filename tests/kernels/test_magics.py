@@ -70,6 +70,7 @@ def test_the_dashboard_and_the_verbs(loaded: Kernel, gate: Gate) -> None:
     loaded.run(f"held = scheduler.submit(through, {gate}, 1)")
     assert loaded.run("%amltk kill").stdout == "'search' stops and ends its running calls.\n"
     assert loaded.run("print((await run).code)").stdout == "stopped\n"
+    assert loaded.run("%amltk stop search").stdout == "'search' is not running.\n"
 
 
 @pytest.mark.parametrize(
