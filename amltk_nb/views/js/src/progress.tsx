@@ -12,7 +12,7 @@ export function Progress() {
   const { ended, submitted } = totals(page.model);
   const waits = page.model.backend.get("backend")?.waiting_for !== undefined;
   const goesOn = page.model.run.get("run")?.state === "running" && !waits;
-  const left = goesOn ? remaining(page, line.live() ? line.rate() : undefined) : undefined;
+  const left = goesOn ? remaining(page, line.now(), line.live() ? line.rate() : undefined) : undefined;
   return (
     <div class="amltk-progress">
       <div

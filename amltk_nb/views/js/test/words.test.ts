@@ -41,34 +41,41 @@ describe("what is left", () => {
   const done = (n: number, seconds = 2) => Array.from({ length: n }, (_, i) => call(i + 1, "done", { seconds }));
 
   test("is not guessed before five calls are done", () => {
-    expect(remaining(page(done(4), { queued: 10, running: 2 }))).toBeUndefined();
-    expect(remaining(page(done(5), { queued: 10, running: 2 }))).toBeDefined();
+    expect(remaining(page(done(4), { queued: 10, running: 2 }), 0)).toBeUndefined();
+    expect(remaining(page(done(5), { queued: 10, running: 2 }), 0)).toBeDefined();
   });
 
   test("is what the queue takes at the present concurrency", () => {
-    expect(remaining(page(done(5), { queued: 9, running: 2 }))).toEqual({ lowS: 10, highS: 10 });
+    expect(remaining(page(done(5), { queued: 9, running: 2 }), 0)).toEqual({ lowS: 10, highS: 10 });
   });
 
   test("is a range as wide as the durations differ", () => {
     const mixed = [1, 1, 2, 3, 3].map((seconds, i) => call(i + 1, "done", { seconds }));
-    const { lowS, highS } = remaining(page(mixed, { queued: 9, running: 2 })) ?? { lowS: 0, highS: 0 };
+    const { lowS, highS } = remaining(page(mixed, { queued: 9, running: 2 }), 0) ?? { lowS: 0, highS: 0 };
     expect((lowS + highS) / 2).toBeCloseTo(10);
     expect(highS - lowS).toBeCloseTo(2 * 1.28 * Math.sqrt(10 + 100 / 5) / 2);
   });
 
   test("knows that two workers cannot run a thousand calls at once", () => {
-    expect(remaining(page(done(5), { queued: 9, running: 1000 }))).toEqual({ lowS: 10, highS: 10 });
+    expect(remaining(page(done(5), { queued: 9, running: 1000 }), 0)).toEqual({ lowS: 10, highS: 10 });
   });
 
   test("of tiny calls reaches to what the observed rate says", () => {
     const left = page(done(5, 0.001), { queued: 999, running: 2 });
-    expect(remaining(left)?.highS).toBeCloseTo(0.5);
-    expect(remaining(left, 100)?.highS).toBe(10);
-    expect(remaining(page(done(5), { queued: 9, running: 2 }), 1)).toEqual({ lowS: 10, highS: 10 });
+    expect(remaining(left, 0)?.highS).toBeCloseTo(0.5);
+    expect(remaining(left, 0, 100)?.highS).toBe(10);
+    expect(remaining(page(done(5), { queued: 9, running: 2 }), 0, 1)).toEqual({ lowS: 10, highS: 10 });
+  });
+
+  test("may be as long again as a call has run that outlasts the measured ones", () => {
+    const running = (since: number) => call(9, "running", { started_at: 100 - since });
+    const left = (since: number) => remaining(page([...done(5), running(since)], { running: 1 }), 100);
+    expect(left(1)).toEqual({ lowS: 1, highS: 1 });
+    expect(left(60)).toEqual({ lowS: 1, highS: 60 });
   });
 
   test("is nothing when nothing is left", () => {
-    expect(remaining(page(done(9), {}))).toBeUndefined();
+    expect(remaining(page(done(9), {}), 0)).toBeUndefined();
   });
 });
 
