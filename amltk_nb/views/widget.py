@@ -143,6 +143,8 @@ class Dashboard(anywidget.AnyWidget):
         if self._made:
             self._end()
             self.layout.close()
+        if self in _frozen:
+            _frozen.remove(self)
         super().close()
 
     def _end(self, frozen: dict[str, Any] | None = None) -> None:

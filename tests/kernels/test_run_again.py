@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from amltk_nb.views.widget import N_FROZEN
 from tests.kernels.cells import PRELUDE, servants
 from tests.kernels.kernel import Execution, Kernel
 
@@ -46,6 +47,8 @@ def run_all(kernel: Kernel, *, with_ids: bool) -> list[Execution]:
 def live_views(kernel: Kernel, since: int = 0) -> int:
     """How many live dashboards the page shows, updates by display id applied.
 
+    Those of a cell that runs again are closed: its page has taken them away by then.
+
     Args:
         since: how many messages of the kernel to leave out.
     """
@@ -53,8 +56,9 @@ def live_views(kernel: Kernel, since: int = 0) -> int:
     for message in kernel.iopub[since:]:
         if message["msg_type"] in ("display_data", "update_display_data"):
             content = message["content"]
-            shown[content["transient"]["display_id"]] = VIEW in content["data"]
-    return sum(shown.values())
+            shown[content["transient"]["display_id"]] = content["data"].get(VIEW)
+    views = [view["model_id"] for view in shown.values() if view is not None]
+    return sum(not kernel.comms[view].closed for view in views)
 
 
 def open_dashboards(kernel: Kernel) -> int:
@@ -178,11 +182,14 @@ def test_a_cell_that_starts_another_scheduler_leaves_calls_to_be_recovered(
     notebook.run("first.journal.close()")
 
 
-def test_frozen_dashboards_answer_reloaded_pages_but_only_the_last_eight(
+def test_frozen_dashboards_answer_reloaded_pages_but_only_the_latest(
     start_kernel: Callable[[str], Kernel],
 ) -> None:
     kernel = start_kernel("7.4")
     kernel.run(PRELUDE + "\nscheduler = Scheduler.with_sequential()")
-    for _ in range(10):
-        kernel.run("run = scheduler.start()\nscheduler.stop()\nawait run", cell_id="start")
-    assert (live_views(kernel), open_dashboards(kernel)) == (0, 8)
+    once = "run = scheduler.start()\nscheduler.stop()\nawait run"
+    for n in range(N_FROZEN + 2):
+        kernel.run(once, cell_id=f"start {n}")
+    assert (live_views(kernel), open_dashboards(kernel)) == (0, N_FROZEN)
+    kernel.run(once, cell_id=f"start {N_FROZEN}")
+    assert open_dashboards(kernel) == N_FROZEN, "of a cell that runs again the former one is closed"
