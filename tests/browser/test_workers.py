@@ -114,9 +114,9 @@ def test_axe_finds_nothing_grave_in_what_is_shown_of_workers(
     board = Board(page, START)
     page.set_theme(dark=dark)
     expect(board.root.locator(".amltk-advice")).to_be_visible()
-    assert grave(board, ".amltk-nb") == []
+    assert grave(board.tab, ".amltk-nb") == []
     engine.open()
     wait_call(a), wait_call(b)
     expect(board.root.locator(".amltk-workers .amltk-link")).to_have_count(2)
     board.open_row(1)
-    assert grave(board, ".amltk-nb") == []
+    assert grave(board.tab, ".amltk-nb") == []
