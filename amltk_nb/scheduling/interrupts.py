@@ -17,7 +17,7 @@ import threading
 from threading import get_ident
 from types import FrameType
 from typing import Any
-from weakref import WeakSet
+from weakref import ref
 
 __all__ = ["Guard", "ShieldedLock", "are_held_back", "gently", "wholly"]
 
@@ -28,7 +28,9 @@ class _Interrupts:
     def __init__(self) -> None:
         self.depth = 0
         self.n_whole = 0  # of the depth, how much lets no interrupt through
-        self.locks: WeakSet[Any] = WeakSet()  # whose holder lets no interrupt through, either
+        # Whose holder lets no interrupt through, either. A new tuple for each: a handler may be
+        # going through them while another thread makes a scheduler.
+        self._locks: tuple[ref[Any], ...] = ()
         self.former: Any = None  # the handler to come back
         self._harmless: Any = None  # the last one that was found to cut nothing in two
         self._has_come = False
@@ -38,6 +40,10 @@ class _Interrupts:
     def find_main_thread(self) -> None:
         """Note which thread gets interrupts; in a forked child it is another one."""
         self.main = threading.main_thread().ident
+
+    def know(self, lock: Any) -> None:
+        """Let no interrupt through, however often it is asked, while this thread holds a lock."""
+        self._locks = (*(known for known in self._locks if known() is not None), ref(lock))
 
     def begin(self) -> None:
         """Note interrupts from here on; one that was raised before has begun nothing."""
@@ -68,7 +74,9 @@ class _Interrupts:
         self._has_come = True
 
     def _is_whole(self) -> bool:
-        return self.n_whole > 0 or any(lock._is_owned() for lock in list(self.locks))
+        return self.n_whole > 0 or any(
+            lock._is_owned() for known in self._locks if (lock := known()) is not None
+        )
 
 
 def _only_asks(handler: Any) -> bool:
@@ -131,7 +139,7 @@ class ShieldedLock:
     def __init__(self) -> None:
         """Make one that is free."""
         self.bare = threading.RLock()  # the same lock, for who is within a guard already
-        _interrupts.locks.add(self.bare)
+        _interrupts.know(self.bare)
 
     def __enter__(self) -> None:
         state = _interrupts

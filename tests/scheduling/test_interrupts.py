@@ -15,7 +15,7 @@ import pytest
 
 import amltk_nb
 from amltk_nb import Scheduler
-from amltk_nb.scheduling.interrupts import gently, wholly
+from amltk_nb.scheduling.interrupts import ShieldedLock, gently, wholly
 from amltk_nb.scheduling.states import CallState
 
 PACKAGE = str(Path(amltk_nb.__file__).parent)
@@ -193,3 +193,20 @@ def test_the_handler_is_as_before() -> None:
         with wholly:
             assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_asked_twice_an_interrupt_waits_for_a_lock_that_is_held() -> None:
+    lock, done = ShieldedLock(), []
+
+    def act() -> None:
+        with gently:
+            with lock.bare:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+                done.append("within the lock")
+            signal.raise_signal(signal.SIGINT)
+            done.append("asked again, of a callback that may never end")
+
+    with as_in_a_cell(), pytest.raises(KeyboardInterrupt):
+        act()
+    assert done == ["within the lock"]
